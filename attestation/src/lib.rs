@@ -1,0 +1,4 @@
+//! What every party must agree on, byte for byte: paths, entries, manifests, trees, scope, statements and appraisal.
+//!
+//! Bytes in, values out: this crate opens no file and no socket, reads no clock and starts no thread.
+#![forbid(unsafe_code)]
