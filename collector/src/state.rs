@@ -1,0 +1,67 @@
+//! What every door shares.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use attestation::time::Timestamp;
+
+use crate::authority::Authority;
+use crate::images::ImageCache;
+use crate::ingest::Challenges;
+use crate::keys::CollectorKeys;
+use crate::metrics::Metrics;
+use crate::settings::CollectorSettings;
+use crate::store::Store;
+
+/// Cheap to clone; one for the whole process.
+#[derive(Clone)]
+pub struct AppState {
+    /// The store, its writer and the stream of events (`store.events()`).
+    pub store: Store,
+    /// As configured.
+    pub settings: Arc<CollectorSettings>,
+    /// Images with their trees.
+    pub images: ImageCache,
+    /// The collector's own signing keys.
+    pub keys: Arc<CollectorKeys>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The agents' certificate authority.
+    pub authority: Arc<Authority>,
+    /// Open challenges.
+    pub challenges: Arc<Challenges>,
+    /// When this run began.
+    pub started: Timestamp,
+    /// What was really bound.
+    pub bound: Bound,
+}
+
+/// The addresses really bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The agents' door.
+    pub agents: SocketAddr,
+    /// The joining door.
+    pub join: SocketAddr,
+    /// The people's door.
+    pub ops: SocketAddr,
+}
+
+impl AppState {
+    /// URLs of the joining door, by every name of this server: what a join token carries.
+    pub fn join_urls(&self) -> Vec<String> {
+        urls(&self.settings.names, self.bound.join.port())
+    }
+
+    /// URLs of the agents' door.
+    pub fn agents_urls(&self) -> Vec<String> {
+        urls(&self.settings.names, self.bound.agents.port())
+    }
+}
+
+fn urls(names: &[String], port: u16) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| if name.contains(':') { format!("https://[{name}]:{port}") } else { format!("https://{name}:{port}") })
+        .collect()
+}

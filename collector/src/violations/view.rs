@@ -1,0 +1,217 @@
+//! A violation as everybody outside sees it: API, journal, webhook, server-sent events and `up` share this one struct.
+
+use attestation::scope::Expect;
+use attestation::statement::Actor;
+use attestation::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a violation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// One entry is not as expected.
+    Difference,
+    /// Above a thousand differences on a node: one violation for all.
+    Many,
+    /// Something is mounted where section 6 of FORMATS.md does not expect it.
+    Mount,
+    /// A sealed path was written and put back.
+    Touched,
+    /// The agent did not see for a while.
+    Gap,
+    /// No fresh statement for three intervals.
+    Silence,
+    /// Two statements with one sequence.
+    Fork,
+    /// A node sent another node's bytes.
+    Replay,
+    /// A node went on behind, or past, what the collector had.
+    Rewind,
+    /// The differences do not give the attested tree.
+    Unexplained,
+    /// The node is an older image than all allowed.
+    Rollback,
+    /// The node is an image that it may not be.
+    UnknownImage,
+    /// The node shows less assurance than it was enrolled with.
+    Downgrade,
+    /// The node sends more than its budget.
+    Flood,
+}
+
+impl Kind {
+    /// As in JSON and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Difference => "difference",
+            Self::Many => "many",
+            Self::Mount => "mount",
+            Self::Touched => "touched",
+            Self::Gap => "gap",
+            Self::Silence => "silence",
+            Self::Fork => "fork",
+            Self::Replay => "replay",
+            Self::Rewind => "rewind",
+            Self::Unexplained => "unexplained",
+            Self::Rollback => "rollback",
+            Self::UnknownImage => "unknown-image",
+            Self::Downgrade => "downgrade",
+            Self::Flood => "flood",
+        }
+    }
+
+    /// The kind that is written so, if any.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+    }
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Low,
+    /// To be looked at in working hours.
+    Medium,
+    /// To be looked at today.
+    High,
+    /// To be looked at now.
+    Critical,
+}
+
+impl Severity {
+    /// As in JSON and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The severity that is written so, if any.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+    }
+}
+
+/// What happened to a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// It began.
+    Opened,
+    /// Something about it changed: another `found`, another count.
+    Updated,
+    /// It ended.
+    Resolved,
+}
+
+impl Step {
+    /// As in JSON and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Updated => "updated",
+            Self::Resolved => "resolved",
+        }
+    }
+
+    /// The step that is written so, if any.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+    }
+}
+
+/// The image an expected state came from, and the commit that it was built from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// The image's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// The repository of that commit.
+    #[serde(default)]
+    pub repository: String,
+    /// Who made that commit.
+    #[serde(default)]
+    pub author: String,
+    /// SHA-256 of the image statement's payload, hex.
+    #[serde(default)]
+    pub sha256: String,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountView {
+    /// What.
+    pub source: String,
+    /// The file system's type.
+    pub r#type: String,
+}
+
+/// A violation, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViolationView {
+    /// UUIDv7.
+    pub id: String,
+    /// The node's id.
+    pub node: String,
+    /// The node's name.
+    #[serde(default)]
+    pub node_name: String,
+    /// What it is about.
+    pub kind: Kind,
+    /// As shown (mtree encoding); null where the kind has none.
+    pub path: Option<String>,
+    /// The path's expectation.
+    pub expect: Option<Expect>,
+    /// Entry line as it should be.
+    pub expected: Option<String>,
+    /// Entry line as found.
+    pub found: Option<String>,
+    /// What differs.
+    pub fields: Vec<String>,
+    /// Who did it, where that is known.
+    pub actor: Option<Actor>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// When the collector heard of it.
+    pub opened: Timestamp,
+    /// When the agent saw it.
+    pub detected: Timestamp,
+    /// When anything about it last changed.
+    pub updated: Timestamp,
+    /// When it ended.
+    pub resolved: Option<Timestamp>,
+    /// How it ended.
+    pub resolution: Option<String>,
+    /// Where the expected state comes from.
+    pub image: Option<ImageView>,
+    /// How many, where the kind is `many` or `touched`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// What is mounted, where the kind is `mount`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<MountView>,
+    /// What else the kind has to say; `late: true` when a statement without a good challenge reported it.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub detail: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ViolationView {
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let node = if self.node_name.is_empty() { &self.node } else { &self.node_name };
+        match (&self.path, self.count) {
+            (Some(path), _) if !self.fields.is_empty() => format!("{node}: {} {path} ({})", self.kind.as_str(), self.fields.join(", ")),
+            (Some(path), _) => format!("{node}: {} {path}", self.kind.as_str()),
+            (None, Some(count)) => format!("{node}: {} ({count})", self.kind.as_str()),
+            (None, None) => format!("{node}: {}", self.kind.as_str()),
+        }
+    }
+}
