@@ -4,7 +4,18 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod dsse;
 pub mod entry;
+pub mod join_token;
+pub mod json;
+pub mod key;
+pub mod mounts;
 pub mod path;
+pub mod scope;
+pub mod severity;
+pub mod statement;
 pub mod time;
+pub mod verdict;
+pub mod violation;
+pub mod wire;
 mod text;
