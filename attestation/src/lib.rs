@@ -15,6 +15,7 @@ pub mod scope;
 pub mod severity;
 pub mod statement;
 pub mod time;
+pub mod tree;
 pub mod verdict;
 pub mod violation;
 pub mod wire;

@@ -1,0 +1,476 @@
+//! Keys that sign statements: Ed25519, and ECDSA on P-256 where a TPM or a publisher has one already.
+//!
+//! Public keys are SPKI PEM, private ones PKCS#8 PEM; both are read in one form only, so that a key has one id.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair as _, UnparsedPublicKey,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::digest::Digest;
+
+/// SPKI of an Ed25519 key (RFC 8410), before its 32 bytes.
+const ED25519_SPKI: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+/// PKCS#8 v1 of an Ed25519 key (RFC 8410), before its 32 bytes: the form that every OpenSSL reads.
+const ED25519_PKCS8: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+/// SPKI of a P-256 key with its named curve (RFC 5480), before the uncompressed point.
+const P256_SPKI: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+/// Key files are at most this long; a PKCS#8 P-256 key is 241 bytes.
+const MAX_PEM: usize = 4096;
+const PUBLIC_LABEL: &str = "PUBLIC KEY";
+const PRIVATE_LABEL: &str = "PRIVATE KEY";
+
+/// What could not be done with a key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The text is not one PEM block.
+    #[error("not one PEM block: {0}")]
+    Pem(&'static str),
+    /// The PEM block is of another kind.
+    #[error("PEM block is {found:?}, wanted {wanted:?}")]
+    Label {
+        /// The label asked for.
+        wanted: &'static str,
+        /// The label found.
+        found: String,
+    },
+    /// Not a key of a kind that we use, or not in its one form.
+    #[error("not an Ed25519 key, nor one on P-256 with its uncompressed point")]
+    Unsupported,
+    /// The bytes name a key type of ours but are no key of it.
+    #[error("not a point of the curve that the key names")]
+    NotAPoint,
+    /// A private key that the signature library refuses.
+    #[error("private key refused: {0}")]
+    Rejected(String),
+    /// The system gave no random bytes.
+    #[error("no random bytes from the system")]
+    Random,
+    /// The signature library refused to sign.
+    #[error("signing failed")]
+    Sign,
+    /// Not the text of an id.
+    #[error("{0:?} is not {1} lower-case hex digits")]
+    Id(String, usize),
+}
+
+/// The two algorithms that statements are signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Ours, and the default.
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256, signatures in DER.
+    P256,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519 => "ed25519",
+            Self::P256 => "p256",
+        })
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        match text {
+            "ed25519" => Ok(Self::Ed25519),
+            "p256" => Ok(Self::P256),
+            _ => Err(KeyError::Unsupported),
+        }
+    }
+}
+
+/// A key that signatures are checked with.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PublicKey {
+    /// The 32 bytes of an Ed25519 key.
+    Ed25519([u8; 32]),
+    /// The uncompressed point, `04 X Y`, of a P-256 key.
+    P256([u8; 65]),
+}
+
+impl PublicKey {
+    /// Reads one SPKI PEM block.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        Self::from_spki_der(&decode_pem(pem, PUBLIC_LABEL)?)
+    }
+
+    /// Reads a DER SPKI, in the one form that each key has.
+    pub fn from_spki_der(der: &[u8]) -> Result<Self, KeyError> {
+        if let Some(raw) = der.strip_prefix(&ED25519_SPKI) {
+            return raw
+                .try_into()
+                .map(Self::Ed25519)
+                .map_err(|_| KeyError::Unsupported);
+        }
+        let point = der.strip_prefix(&P256_SPKI).ok_or(KeyError::Unsupported)?;
+        let point: [u8; 65] = point.try_into().map_err(|_| KeyError::Unsupported)?;
+        if point[0] != 0x04 {
+            return Err(KeyError::Unsupported);
+        }
+        check_on_curve(&point)?;
+        Ok(Self::P256(point))
+    }
+
+    /// The SPKI PEM block, with its last newline.
+    pub fn to_pem(&self) -> String {
+        encode_pem(&self.spki_der(), PUBLIC_LABEL)
+    }
+
+    /// The DER SPKI.
+    pub fn spki_der(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(raw) => [ED25519_SPKI.as_slice(), raw].concat(),
+            Self::P256(point) => [P256_SPKI.as_slice(), point].concat(),
+        }
+    }
+
+    /// SHA-256 of the DER SPKI; a node's id is its first half.
+    pub fn spki_digest(&self) -> Digest {
+        Digest::of(&self.spki_der())
+    }
+
+    /// Which algorithm it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Ed25519(_) => Algorithm::Ed25519,
+            Self::P256(_) => Algorithm::P256,
+        }
+    }
+
+    /// The id of the TUF convention: SHA-256 of the key's canonical JSON, as securesystemslib writes it (newlines raw).
+    pub fn keyid(&self) -> KeyId {
+        let (keytype, public, scheme) = match self {
+            Self::Ed25519(raw) => ("ed25519", hex(raw), "ed25519"),
+            Self::P256(_) => ("ecdsa", self.to_pem(), "ecdsa-sha2-nistp256"),
+        };
+        let canonical = format!(
+            r#"{{"keytype":"{keytype}","keyval":{{"public":"{public}"}},"scheme":"{scheme}"}}"#
+        );
+        KeyId(Digest::of(canonical.as_bytes()).to_string())
+    }
+
+    /// Whether `signature` over `message` is this key's.
+    #[must_use]
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Ed25519(raw) => UnparsedPublicKey::new(&ED25519, raw)
+                .verify(message, signature)
+                .is_ok(),
+            Self::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+                .verify(message, signature)
+                .is_ok(),
+        }
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} {})", self.algorithm(), self.keyid())
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_pem())
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pem = String::deserialize(deserializer)?;
+        Self::from_pem(&pem).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A key that signs. Its bytes are wiped when the last clone is dropped.
+#[derive(Clone)]
+pub struct PrivateKey {
+    pair: Arc<Pair>,
+    pkcs8: Arc<Zeroizing<Vec<u8>>>,
+    public: PublicKey,
+}
+
+enum Pair {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
+}
+
+impl PrivateKey {
+    /// A new key from the system's random bytes.
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        let random = SystemRandom::new();
+        let pkcs8 = match algorithm {
+            Algorithm::Ed25519 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                random
+                    .fill(seed.as_mut_slice())
+                    .map_err(|_| KeyError::Random)?;
+                [ED25519_PKCS8.as_slice(), seed.as_slice()].concat()
+            }
+            Algorithm::P256 => {
+                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
+                    .map_err(|_| KeyError::Random)?
+                    .as_ref()
+                    .to_vec()
+            }
+        };
+        Self::from_pkcs8_der(pkcs8)
+    }
+
+    /// Reads one PKCS#8 PEM block. Who may read the file is the caller's business.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        Self::from_pkcs8_der(decode_pem(pem, PRIVATE_LABEL)?)
+    }
+
+    /// Reads a PKCS#8 DER key of either algorithm, with or without its public part for Ed25519.
+    pub fn from_pkcs8_der(der: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
+        let pkcs8 = Zeroizing::new(der.into());
+        if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8) {
+            let raw = pair
+                .public_key()
+                .as_ref()
+                .try_into()
+                .map_err(|_| KeyError::Unsupported)?;
+            return Ok(Self::new(
+                Pair::Ed25519(pair),
+                pkcs8,
+                PublicKey::Ed25519(raw),
+            ));
+        }
+        let pair = EcdsaKeyPair::from_pkcs8(
+            &ECDSA_P256_SHA256_ASN1_SIGNING,
+            &pkcs8,
+            &SystemRandom::new(),
+        )
+        .map_err(|refused| KeyError::Rejected(refused.to_string()))?;
+        let point = pair
+            .public_key()
+            .as_ref()
+            .try_into()
+            .map_err(|_| KeyError::Unsupported)?;
+        Ok(Self::new(Pair::P256(pair), pkcs8, PublicKey::P256(point)))
+    }
+
+    fn new(pair: Pair, pkcs8: Zeroizing<Vec<u8>>, public: PublicKey) -> Self {
+        Self {
+            pair: Arc::new(pair),
+            pkcs8: Arc::new(pkcs8),
+            public,
+        }
+    }
+
+    /// The PKCS#8 PEM block, with its last newline.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(encode_pem(&self.pkcs8, PRIVATE_LABEL))
+    }
+
+    /// The PKCS#8 DER key.
+    pub fn pkcs8_der(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// The key that checks this one's signatures.
+    pub fn public(&self) -> PublicKey {
+        self.public.clone()
+    }
+
+    /// Which algorithm it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.public.algorithm()
+    }
+
+    /// Signs: 64 bytes for Ed25519, DER for P-256.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        match self.pair.as_ref() {
+            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Pair::P256(pair) => {
+                let signature = pair
+                    .sign(&SystemRandom::new(), message)
+                    .map_err(|_| KeyError::Sign)?;
+                Ok(signature.as_ref().to_vec())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PrivateKey({} {})",
+            self.algorithm(),
+            self.public.keyid()
+        )
+    }
+}
+
+/// The id of a key in an envelope: a hint, never a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The 64 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A node's id: the first 16 bytes of SHA-256 of the DER SPKI of its first key, in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// Hex digits of an id.
+    pub const LENGTH: usize = 32;
+
+    /// The id of the node whose first key that is.
+    pub fn of(key: &PublicKey) -> Self {
+        Self(hex(&key.spki_digest().as_bytes()[..Self::LENGTH / 2]))
+    }
+
+    /// The id of the node whose first key has that DER SPKI, as a certificate holds it.
+    pub fn of_spki_der(der: &[u8]) -> Self {
+        Self(hex(&Digest::of(der).as_bytes()[..Self::LENGTH / 2]))
+    }
+
+    /// The hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let is_hex = text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != Self::LENGTH || !is_hex {
+            return Err(KeyError::Id(text.chars().take(80).collect(), Self::LENGTH));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        text.parse()
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(id: NodeId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// ring parses a point when it is used: a key agreement is the use that fails for nothing but a bad point.
+fn check_on_curve(point: &[u8; 65]) -> Result<(), KeyError> {
+    use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
+    let ours = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new())
+        .map_err(|_| KeyError::Random)?;
+    agree_ephemeral(ours, &UnparsedPublicKey::new(&ECDH_P256, point), |_| ())
+        .map_err(|_| KeyError::NotAPoint)
+}
+
+/// One block, nothing but white space around it: what stands beside a key could be read by another tool as the key.
+fn decode_pem(pem: &str, wanted: &'static str) -> Result<Vec<u8>, KeyError> {
+    if pem.len() > MAX_PEM {
+        return Err(KeyError::Pem("too long"));
+    }
+    let mut lines = pem.trim_ascii().lines().map(str::trim_ascii_end);
+    let first = lines
+        .next()
+        .and_then(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
+    let label = first.ok_or(KeyError::Pem("no BEGIN line"))?;
+    if label != wanted {
+        return Err(KeyError::Label {
+            wanted,
+            found: label.chars().take(80).collect(),
+        });
+    }
+    let mut body = Zeroizing::new(String::with_capacity(pem.len()));
+    loop {
+        let line = lines.next().ok_or(KeyError::Pem("no END line"))?;
+        if let Some(end) = line.strip_prefix("-----END ") {
+            if end.strip_suffix("-----") != Some(wanted) {
+                return Err(KeyError::Pem("BEGIN and END differ"));
+            }
+            break;
+        }
+        body.push_str(line);
+    }
+    if lines.next().is_some() {
+        return Err(KeyError::Pem("text after the END line"));
+    }
+    STANDARD
+        .decode(body.as_bytes())
+        .map_err(|_| KeyError::Pem("not standard base64"))
+}
+
+fn encode_pem(der: &[u8], label: &str) -> String {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 40);
+    pem.push_str("-----BEGIN ");
+    pem.push_str(label);
+    pem.push_str("-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END ");
+    pem.push_str(label);
+    pem.push_str("-----\n");
+    pem
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0x0f)])
+        .collect()
+}

@@ -1,0 +1,548 @@
+//! The attestation: what a node says it is (FORMATS.md 5.2).
+
+use serde::{Deserialize, Serialize};
+
+use super::{Predicate, Statement, is_false, is_zero};
+use crate::digest::Digest;
+use crate::entry::Line;
+use crate::path::ImagePath;
+use crate::scope::Expect;
+use crate::time::Timestamp;
+
+/// The predicate of a node's statement about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// Origin of the collector's log: who this is for.
+    pub log: String,
+    /// From 0, one more with each statement.
+    pub sequence: u64,
+    /// SHA-256 of the previous statement's payload; absent at 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Digest>,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The node's wall clock: a claim.
+    pub issued: Timestamp,
+    /// Microseconds since boot.
+    pub monotonic: u64,
+    /// An orderly stop.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub goodbye: bool,
+    /// The node found itself behind what the collector had.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rewound: bool,
+    /// The nonce that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+    /// The newest verified checkpoint note, whole, when newer than the last one sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// SHA-256 of the payload of the image statement that it compares with; absent without an assignment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Digest>,
+    /// How many sealed entries there are.
+    pub entries: u64,
+    /// Tree digest of the `local` entries, zero when there are none.
+    pub local: Digest,
+    /// Tree digest of the `growing` entries, zero when there are none.
+    pub growing: Digest,
+    /// The pinned manifest, absent when nothing is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<FileRef>,
+    /// What was seen and what was not.
+    pub coverage: Coverage,
+    /// What is not as expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+    /// How many there are, where that is more than the listed ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences_total: Option<u64>,
+    /// The receipted statement that has the differences, where they have not changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#as: Option<u64>,
+    /// `growing` files that only grew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown: Vec<Grown>,
+    /// How many grew, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_total: Option<u64>,
+    /// Writes to sealed paths that left no difference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub touched: Vec<Touched>,
+    /// How many were touched, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub touched_total: Option<u64>,
+    /// Logins since the last statement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<Session>,
+    /// How many sessions, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_total: Option<u64>,
+    /// The program that speaks.
+    pub agent: AgentFacts,
+    /// What assurance the node can show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Assurance>,
+    /// The whole manifest, to be asked for while differences are unlisted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<FileRef>,
+}
+
+impl Predicate for Attestation {
+    const NAME: &'static str = "attestation";
+}
+
+impl Attestation {
+    /// The most differences that one statement lists.
+    pub const MAX_DIFFERENCES: usize = 4096;
+    /// The most members of every other list.
+    pub const MAX_LIST: usize = 256;
+
+    /// How many differences there are, listed or not.
+    pub fn differences_count(&self) -> u64 {
+        self.differences_total
+            .unwrap_or(self.differences.len() as u64)
+    }
+
+    /// Whether nothing but time, sequence, challenge, checkpoint and what grew has changed since `previous`.
+    ///
+    /// While it is so and an unsent statement waits, no other is made, and nothing in it needs a person.
+    pub fn is_quiet(&self, previous: &Self) -> bool {
+        let says_something = self.goodbye
+            || self.rewound
+            || !self.touched.is_empty()
+            || !self.sessions.is_empty()
+            || self.touched_total.unwrap_or(0) > 0
+            || self.sessions_total.unwrap_or(0) > 0;
+        let same_differences = match self.r#as {
+            None => previous.r#as.is_none() && self.differences == previous.differences,
+            Some(named) => {
+                self.differences.is_empty()
+                    && (previous.r#as == Some(named) || previous.sequence == named)
+            }
+        };
+        // What grew moves its pinned line, and with it the tree of `growing` and the digest of the pins.
+        let same_pins = !self.grown.is_empty()
+            || (self.growing == previous.growing && self.pins == previous.pins);
+        !says_something
+            && same_differences
+            && same_pins
+            && self.differences_total == previous.differences_total
+            && self.snapshot == previous.snapshot
+            && (&self.log, &self.boot, self.image)
+                == (&previous.log, &previous.boot, previous.image)
+            && (self.entries, self.local) == (previous.entries, previous.local)
+            && self.coverage.says_the_same(&previous.coverage)
+            && (&self.agent, &self.claims) == (&previous.agent, &previous.claims)
+    }
+
+    /// Whether every list keeps its limit; what signs and what stores asks this.
+    pub fn check_limits(&self) -> Result<(), TooMany> {
+        let lists = [
+            ("differences", self.differences.len(), Self::MAX_DIFFERENCES),
+            ("grown", self.grown.len(), Self::MAX_LIST),
+            ("touched", self.touched.len(), Self::MAX_LIST),
+            ("sessions", self.sessions.len(), Self::MAX_LIST),
+            ("claims", self.claims.len(), Self::MAX_LIST),
+            (
+                "coverage.watch.limits",
+                self.coverage.watch.limits.len(),
+                Self::MAX_LIST,
+            ),
+            ("coverage.gaps", self.coverage.gaps.len(), Self::MAX_LIST),
+            (
+                "coverage.unreadable",
+                self.coverage.unreadable.len(),
+                Self::MAX_LIST,
+            ),
+            (
+                "coverage.unsettled",
+                self.coverage.unsettled.len(),
+                Self::MAX_LIST,
+            ),
+            (
+                "coverage.mounts.unexpected",
+                self.coverage.mounts.unexpected.len(),
+                Self::MAX_LIST,
+            ),
+        ];
+        let gaps = self
+            .coverage
+            .gaps
+            .iter()
+            .map(|gap| ("coverage.gaps.paths", gap.paths.len(), Self::MAX_LIST));
+        let commands = self
+            .sessions
+            .iter()
+            .map(|s| ("sessions.commands", s.commands.len(), Self::MAX_LIST));
+        match lists
+            .into_iter()
+            .chain(gaps)
+            .chain(commands)
+            .find(|(_, members, limit)| members > limit)
+        {
+            None => Ok(()),
+            Some((list, members, limit)) => Err(TooMany {
+                list,
+                members,
+                limit,
+            }),
+        }
+    }
+}
+
+impl Statement<Attestation> {
+    /// [`Attestation::is_quiet`], and the attested tree is the same.
+    pub fn is_quiet_after(&self, previous: &Self) -> bool {
+        self.subject == previous.subject && self.predicate.is_quiet(&previous.predicate)
+    }
+}
+
+/// A list of a statement is longer than the format allows.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{list} has {members} members, at most {limit} are allowed")]
+pub struct TooMany {
+    /// Which list.
+    pub list: &'static str,
+    /// How many members it has.
+    pub members: usize,
+    /// How many it may have.
+    pub limit: usize,
+}
+
+/// A file named by its plain content: pins, a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// SHA-256 of the plain lines.
+    pub sha256: Digest,
+    /// How many bytes they are.
+    pub size: u64,
+}
+
+/// What the node saw, and what it did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// How it watches.
+    pub watch: WatchCoverage,
+    /// Watching without a gap since; absent while nothing is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Every content byte in scope was read from storage since; absent until the first read is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Timestamp>,
+    /// Times and places not seen and not yet scanned again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// How many gaps, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps_total: Option<u64>,
+    /// What could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<Unreadable>,
+    /// How many could not, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable_total: Option<u64>,
+    /// Paths with a live writer or mapping.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsettled: Vec<ImagePath>,
+    /// How many are unsettled, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled_total: Option<u64>,
+    /// The mount table under the root.
+    pub mounts: Mounts,
+}
+
+impl Coverage {
+    /// Equal, but for the time of the last full read.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let read = other.read;
+        *other
+            == Self {
+                read,
+                ..self.clone()
+            }
+    }
+}
+
+/// How the node watches: a rung of the ladder and its standing limits, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchCoverage {
+    /// The rung reached.
+    pub rung: Rung,
+    /// Standing limits, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+    /// How many limits, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits_total: Option<u64>,
+}
+
+/// A rung of the watch ladder, from most to nothing seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Rung {
+    /// File-handle records with names, targets and renames.
+    A,
+    /// File-handle records without renames.
+    B,
+    /// Descriptor events only, and rescans.
+    C,
+    /// Unprivileged notification, and rescans.
+    D,
+    /// No watch: scans alone.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl std::fmt::Display for Rung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+            Self::D => "D",
+            Self::None => "none",
+        })
+    }
+}
+
+/// A time and a place that was not seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// From when nothing was seen.
+    pub from: Timestamp,
+    /// Until when; absent while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+    /// Why, in a stable word: `overflow`, `restart`, `spool`, `lost`, `refused`, ….
+    pub cause: String,
+    /// Where; everywhere when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<ImagePath>,
+    /// How many places, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths_total: Option<u64>,
+}
+
+/// A path that could not be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Where.
+    pub path: ImagePath,
+    /// Why, in the system's words.
+    pub error: String,
+}
+
+/// The mount table under the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounts {
+    /// SHA-256 of the canonical JSON of the table.
+    pub sha256: Digest,
+    /// What the scope and the image do not expect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unexpected: Vec<UnexpectedMount>,
+    /// How many are unexpected, where not all are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexpected_total: Option<u64>,
+}
+
+/// A mount where none should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnexpectedMount {
+    /// The mount point.
+    pub path: ImagePath,
+    /// What is mounted.
+    pub source: String,
+    /// The file system type.
+    pub r#type: String,
+    /// Who mounted it, where the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+}
+
+/// One entry that is not as expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where.
+    pub path: ImagePath,
+    /// What the scope expects of that path.
+    pub expect: Expect,
+    /// The image's line (the pinned one for `local` and `growing`), null where nothing should be.
+    pub expected: Option<Line>,
+    /// The line found, null where nothing is or nothing could be read.
+    pub found: Option<Line>,
+    /// Who made it, where the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+/// A `growing` file that only grew: its pinned line moves on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// Where.
+    pub path: ImagePath,
+    /// The new pinned line.
+    pub found: Line,
+}
+
+/// Writes to a sealed path that left no difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    /// Where.
+    pub path: ImagePath,
+    /// What happened, in a word.
+    pub event: String,
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    pub first: Timestamp,
+    /// The last time.
+    pub last: Timestamp,
+    /// Who, where the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+}
+
+/// Who made a change, and how sure we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Process id on the node.
+    pub pid: u32,
+    /// Its executable, in the mtree encoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// SHA-256 of the executable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_sha256: Option<Digest>,
+    /// Its command line, up to 1 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+    /// Real user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Effective user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub euid: Option<u32>,
+    /// Login user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auid: Option<u32>,
+    /// Name of the login user (of the real one without a login), from the root's own `passwd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The kernel's login session id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u32>,
+    /// Control group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Container id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Its parents, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
+    /// How sure we are.
+    #[serde(default)]
+    pub confidence: Confidence,
+}
+
+/// A parent process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Process id on the node.
+    pub pid: u32,
+    /// Its executable, in the mtree encoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+}
+
+/// How sure we are of an actor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// Read from `/proc` when the event was read, or guessed at in part.
+    #[default]
+    Low,
+    /// Some of it was seen as it happened.
+    Medium,
+    /// Followed from the start of the process.
+    High,
+}
+
+/// One login on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The kernel's session id.
+    pub session: u32,
+    /// Login user id.
+    pub auid: u32,
+    /// Its name, from the root's own `passwd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The peer's address, where the login service tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<String>,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended, where it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// What was run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<SessionCommand>,
+    /// How many commands are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+}
+
+/// One command of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCommand {
+    /// When.
+    pub at: Timestamp,
+    /// Process id on the node.
+    pub pid: u32,
+    /// The executable, in the mtree encoding.
+    pub exe: String,
+    /// Its arguments, only where the configuration asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    /// Its exit status, where it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+}
+
+/// The program that speaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its executable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_sha256: Option<Digest>,
+    /// SHA-256 of its configuration file, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<Digest>,
+}
+
+/// How far a node's word can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assurance {
+    /// After the agent was stopped it is root's word.
+    Software,
+    /// The key cannot be copied and the boot was measured.
+    Tpm,
+    /// A lying root is limited by what the kernel measures.
+    Kernel,
+    /// A word of a later version: nothing is concluded from it.
+    #[serde(other)]
+    Unknown,
+}

@@ -1,0 +1,287 @@
+//! The JSON bodies between agent and collector (FORMATS.md 5.4). Readers ignore members that they do not know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::dsse::Envelope;
+use crate::entry::Line;
+use crate::key::{NodeId, PublicKey};
+use crate::path::ImagePath;
+use crate::time::Timestamp;
+use crate::verdict::Verdict;
+
+/// The longest body after decompression.
+pub const MAX_BODY: u64 = 8 << 20;
+/// The most statements in one request.
+pub const MAX_STATEMENTS: usize = 256;
+/// The most bytes of statements in one request, counted as the body's.
+pub const MAX_STATEMENTS_BYTES: u64 = 4 << 20;
+/// How long a challenge is good.
+pub const CHALLENGE_SECONDS: i64 = 300;
+/// The most open challenges of a node.
+pub const MAX_CHALLENGES: usize = 4;
+/// The media type of an error's body.
+pub const PROBLEM_TYPE: &str = "application/problem+json";
+
+/// `POST /join/v1/enrolment`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentRequest {
+    /// Envelope of `enrolment/v1`.
+    pub statement: Envelope,
+    /// The join token's pair; null asks for a person.
+    #[serde(default)]
+    pub token: Option<TokenPair>,
+}
+
+/// A join token's id and secret. Neither is shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenPair {
+    /// Which token.
+    pub id: String,
+    /// What proves it.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for TokenPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenPair({} …)", self.id)
+    }
+}
+
+/// 201: the node is admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentAnswer {
+    /// Its id.
+    pub node: NodeId,
+    /// Its client certificate, PEM.
+    pub certificate: String,
+    /// The CA's certificate, PEM.
+    pub ca: String,
+    /// URLs of the agents' door.
+    pub agents: Vec<String>,
+    /// Origin of the log.
+    pub log: String,
+    /// Who signs images, by image name.
+    #[serde(default)]
+    pub publishers: Vec<PublisherKeys>,
+    /// The keys that the collector signs with.
+    pub keys: CollectorKeys,
+    /// Seconds between heartbeats.
+    pub interval: u64,
+}
+
+/// The collector's keys, one for each role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectorKeys {
+    /// Signs receipts.
+    pub receipt: PublicKey,
+    /// Signs assignments.
+    pub assignment: PublicKey,
+    /// Signs verdicts.
+    pub verdict: PublicKey,
+}
+
+/// Who signs an image of that name, and how many must.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublisherKeys {
+    /// The image's name.
+    pub image: String,
+    /// The publishers' keys.
+    pub keys: Vec<PublicKey>,
+    /// How many of them must sign.
+    pub threshold: usize,
+}
+
+/// 202: a person must admit the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentPending {
+    /// Its id.
+    pub node: NodeId,
+    /// Seconds until it may ask again.
+    pub retry_after: u64,
+}
+
+/// `POST /join/v1/renewal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalRequest {
+    /// Envelope of `renewal/v1`.
+    pub statement: Envelope,
+}
+
+/// 200: the node's new certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalAnswer {
+    /// Client certificate, PEM.
+    pub certificate: String,
+}
+
+/// `POST /agent/v1/challenge`: a body without members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRequest {}
+
+/// A challenge, and where the collector stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeAnswer {
+    /// Opaque to the agent.
+    pub challenge: String,
+    /// Until when it is good.
+    pub expires: Timestamp,
+    /// Seconds between heartbeats.
+    pub interval: u64,
+    /// SHA-256 of the assignment's payload.
+    pub assignment: Option<Digest>,
+    /// What the collector asks for.
+    #[serde(default)]
+    pub requests: Vec<Request>,
+    /// The statement that it takes next.
+    pub expected: Expected,
+}
+
+/// `POST /agent/v1/attestations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationsRequest {
+    /// Envelopes of `attestation/v1`, in order.
+    pub statements: Vec<Envelope>,
+    /// TPM quote over the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<serde_json::Value>,
+}
+
+/// What became of the statements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationsAnswer {
+    /// Envelopes of `receipt/v1`, one for each statement taken, in their order.
+    pub receipts: Vec<Envelope>,
+    /// The verdict on the newest; null without an assignment.
+    pub verdict: Option<Verdict>,
+    /// Whether the newest answered a challenge in time.
+    pub fresh: bool,
+    /// The next challenge.
+    pub challenge: String,
+    /// Until when it is good.
+    pub expires: Timestamp,
+    /// Seconds between heartbeats.
+    pub interval: u64,
+    /// SHA-256 of the assignment's payload.
+    pub assignment: Option<Digest>,
+    /// What the collector asks for.
+    #[serde(default)]
+    pub requests: Vec<Request>,
+    /// The first statement not taken, and why; what follows it was not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// The statement that the collector takes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Its sequence.
+    pub sequence: u64,
+    /// SHA-256 of the payload before it; null at 0.
+    pub previous: Option<Digest>,
+}
+
+/// A statement that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its place in the request.
+    pub index: u64,
+    /// Why, in a stable word.
+    pub code: String,
+    /// Where to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+}
+
+/// Something that the collector asks of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// What.
+    pub kind: RequestKind,
+    /// Which file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Which path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<ImagePath>,
+    /// The line that becomes the pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Line>,
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestKind {
+    /// Upload the pinned manifest.
+    Pins,
+    /// Upload the whole manifest.
+    Snapshot,
+    /// Read everything again.
+    Rescan,
+    /// The line found becomes the pin.
+    Accept,
+    /// A word of a later version, passed over.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An error's body (RFC 9457), with a stable `code`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {title}")]
+pub struct Problem {
+    /// What kind of problem, a URI.
+    #[serde(default = "about_blank")]
+    pub r#type: String,
+    /// What went wrong, in general.
+    #[serde(default)]
+    pub title: String,
+    /// The HTTP status.
+    #[serde(default)]
+    pub status: u16,
+    /// What went wrong this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The stable word to act on.
+    #[serde(default)]
+    pub code: String,
+    /// The statement that the collector takes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+    /// Which request, for the server's journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl Problem {
+    /// A problem with its stable word.
+    pub fn new(status: u16, code: impl Into<String>, title: impl Into<String>) -> Self {
+        Self {
+            r#type: about_blank(),
+            title: title.into(),
+            status,
+            detail: None,
+            code: code.into(),
+            expected: None,
+            request_id: None,
+        }
+    }
+
+    /// The same, with what went wrong this time.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same, with where to go on.
+    #[must_use]
+    pub fn with_expected(mut self, expected: Expected) -> Self {
+        self.expected = Some(expected);
+        self
+    }
+}
+
+fn about_blank() -> String {
+    "about:blank".to_owned()
+}
