@@ -9,6 +9,7 @@ pub mod entry;
 pub mod join_token;
 pub mod json;
 pub mod key;
+pub mod manifest;
 pub mod mounts;
 pub mod path;
 pub mod scope;

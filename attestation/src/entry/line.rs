@@ -73,6 +73,16 @@ pub enum LineFault {
     Unread,
 }
 
+impl LineError {
+    /// The refusal of a line, of which the beginning is kept.
+    pub(crate) fn of(line: &str, fault: LineFault) -> Self {
+        LineError {
+            line: beginning(line.as_bytes()),
+            fault,
+        }
+    }
+}
+
 impl Line {
     /// Reads a line, without its newline.
     pub fn parse(text: &str) -> Result<Self, LineError> {
