@@ -1,0 +1,166 @@
+//! What `statx` and the extended attributes say of an object.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use attestation::entry::{FileTime, InodeFlags, Xattr, XattrValue, is_recorded_xattr};
+use attestation::scope::Decision;
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::Fingerprint;
+
+/// The kernel's limit for a list of names and for one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_LIMIT: usize = 65_536;
+
+/// `statx` of what a descriptor refers to.
+pub(super) fn stat(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
+    stat_at(fd, c"", AtFlags::EMPTY_PATH)
+}
+
+/// `statx` of a name, never through a link.
+pub(super) fn stat_name(directory: BorrowedFd<'_>, name: &CStr) -> Result<Statx, Errno> {
+    stat_at(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn stat_at(fd: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Statx, Errno> {
+    let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(fd, name, flags, StatxFlags::BASIC_STATS)
+}
+
+pub(super) fn file_type(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(u32::from(stat.stx_mode))
+}
+
+pub(super) fn fingerprint(stat: &Statx) -> Fingerprint {
+    Fingerprint {
+        dev: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        mtime_ns: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+        ctime_ns: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        nlink: u64::from(stat.stx_nlink),
+    }
+}
+
+fn nanoseconds(seconds: i64, nanos: u32) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(nanos))
+}
+
+/// Whether nothing that the kernel tells has changed from one to the other.
+pub(super) fn same(before: &Statx, after: &Statx) -> bool {
+    fingerprint(before) == fingerprint(after)
+        && (before.stx_mode, before.stx_uid, before.stx_gid)
+            == (after.stx_mode, after.stx_uid, after.stx_gid)
+        && flags(before) == flags(after)
+}
+
+/// The permission bits, and for a link the mode that all links have.
+pub(super) fn mode(stat: &Statx) -> u16 {
+    if file_type(stat) == FileType::Symlink {
+        0o777
+    } else {
+        stat.stx_mode & 0o7777
+    }
+}
+
+pub(super) fn flags(stat: &Statx) -> InodeFlags {
+    let has = |flag| stat.stx_attributes.contains(flag);
+    match file_type(stat) {
+        FileType::RegularFile | FileType::Directory => InodeFlags {
+            immutable: has(StatxAttributes::IMMUTABLE),
+            append_only: has(StatxAttributes::APPEND),
+        },
+        _ => InodeFlags {
+            immutable: false,
+            append_only: false,
+        },
+    }
+}
+
+pub(super) fn time(stat: &Statx, decision: Decision) -> Option<FileTime> {
+    let asked = decision.time && file_type(stat) != FileType::Directory;
+    asked.then(|| FileTime {
+        seconds: stat.stx_mtime.tv_sec,
+        nanos: stat.stx_mtime.tv_nsec,
+    })
+}
+
+/// Buffers for reading extended attributes, kept from one object to the next.
+pub(super) struct XattrReader {
+    list: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// How the object is reached.
+#[derive(Clone, Copy)]
+pub(super) enum Object<'o> {
+    /// By a descriptor open for reading.
+    Open(BorrowedFd<'o>),
+    /// By an `O_PATH` descriptor, which the calls refuse: through its entry in `/proc`, which leads to the object itself.
+    Path(BorrowedFd<'o>),
+}
+
+impl XattrReader {
+    pub(super) fn new() -> Self {
+        Self {
+            list: vec![0; XATTR_LIMIT],
+            value: vec![0; XATTR_LIMIT],
+        }
+    }
+
+    /// The recorded attributes, sorted by raw name. An object without any costs one call.
+    pub(super) fn read(&mut self, object: Object<'_>) -> Result<Vec<Xattr>, Errno> {
+        let proc_path = match object {
+            Object::Open(_) => None,
+            Object::Path(fd) => {
+                let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+                Some(CString::new(path).map_err(|_| Errno::INVAL)?)
+            }
+        };
+        let listed = match (object, &proc_path) {
+            (Object::Path(_), Some(path)) => rustix::fs::listxattr(path, self.list.as_mut_slice()),
+            (Object::Open(fd) | Object::Path(fd), _) => {
+                rustix::fs::flistxattr(fd, self.list.as_mut_slice())
+            }
+        };
+        let length = match listed {
+            Ok(length) => length,
+            Err(Errno::OPNOTSUPP) => 0,
+            Err(errno) => return Err(errno),
+        };
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for name in self.list[..length].split_inclusive(|byte| *byte == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else {
+                continue;
+            };
+            if !is_recorded_xattr(name.to_bytes()) {
+                continue;
+            }
+            let value = match (object, &proc_path) {
+                (Object::Path(_), Some(path)) => {
+                    rustix::fs::getxattr(path, name, self.value.as_mut_slice())
+                }
+                (Object::Open(fd) | Object::Path(fd), _) => {
+                    rustix::fs::fgetxattr(fd, name, self.value.as_mut_slice())
+                }
+            };
+            match value {
+                Ok(size) => found.push(Xattr {
+                    name: name.to_bytes().to_vec(),
+                    value: XattrValue::of(&self.value[..size]),
+                }),
+                // Gone between the list and the value: what `statx` says afterwards tells of it.
+                Err(Errno::NODATA) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+}

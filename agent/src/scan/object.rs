@@ -1,0 +1,384 @@
+//! Reading one object: look, read, look again.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use attestation::digest::Digest;
+use attestation::entry::{Entry, Kind, Xattr};
+use attestation::path::ImagePath;
+use attestation::scope::{Decision, Expect};
+use rustix::fs::{FileType, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::attributes::{self, Object, XattrReader};
+use super::content::{self, ContentError};
+use super::links::handle_key;
+use super::root::Filesystem;
+use super::{Progress, Reading, Root};
+use crate::sys;
+
+/// How often an object is read again that changed meanwhile.
+const RETRIES: usize = 3;
+/// Longest entry line in bytes.
+const LINE_LIMIT: usize = 262_144;
+
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOATIME)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+const NAME: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Says for a path and a size whether the content is to be read.
+pub type Wanted<'w> = dyn Fn(&ImagePath, u64) -> bool + Sync + 'w;
+
+/// An open directory and the file system it lies on.
+#[derive(Clone, Copy)]
+pub(super) struct Directory<'d> {
+    pub(super) fd: BorrowedFd<'d>,
+    pub(super) filesystem: &'d Filesystem,
+}
+
+/// Reads objects one after the other with buffers of its own.
+pub(super) struct ObjectReader<'r> {
+    root: &'r Root,
+    progress: &'r Progress,
+    wanted: &'r Wanted<'r>,
+    buffer: Vec<u8>,
+    xattrs: XattrReader,
+}
+
+/// What came of one look at a name.
+enum Look {
+    Done(Reading),
+    /// It is of this type now, not of the one that was expected.
+    Other(FileType),
+    /// It was replaced or changed meanwhile.
+    Again,
+}
+
+/// Why a look has no result.
+enum Trouble {
+    Kernel(Errno),
+    Attributes(Errno),
+    Stopped,
+}
+
+impl From<Errno> for Trouble {
+    fn from(errno: Errno) -> Self {
+        Self::Kernel(errno)
+    }
+}
+
+impl From<ContentError> for Trouble {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Stopped => Self::Stopped,
+            ContentError::Kernel(errno) => Self::Kernel(errno),
+        }
+    }
+}
+
+impl<'r> ObjectReader<'r> {
+    pub(super) fn new(root: &'r Root, progress: &'r Progress, wanted: &'r Wanted<'r>) -> Self {
+        Self {
+            root,
+            progress,
+            wanted,
+            buffer: vec![0; content::BUFFER],
+            xattrs: XattrReader::new(),
+        }
+    }
+
+    pub(super) fn wanted(&self) -> &'r Wanted<'r> {
+        self.wanted
+    }
+
+    /// Reads `name` in `directory`; `expected` is what the directory said it is.
+    pub(super) fn read(
+        &mut self,
+        directory: Directory<'_>,
+        name: &CStr,
+        path: &ImagePath,
+        decision: Decision,
+        expected: FileType,
+    ) -> Reading {
+        let mut kind = expected;
+        // Every second look may find another type; whoever swaps for longer than this is told as unreadable.
+        for _ in 0..=2 * RETRIES {
+            let look = match kind {
+                FileType::RegularFile => self.file(directory, name, path, decision),
+                FileType::Directory => self.directory_by_name(directory, name, path, decision),
+                FileType::Unknown => attributes::stat_name(directory.fd, name)
+                    .map(|stat| Look::Other(attributes::file_type(&stat)))
+                    .map_err(Trouble::from),
+                _ => self.special(directory, name, path, decision),
+            };
+            match look {
+                Ok(Look::Done(reading)) => return reading,
+                Ok(Look::Other(found)) => kind = found,
+                Ok(Look::Again) => {}
+                Err(trouble) => return unreadable(&trouble),
+            }
+        }
+        Reading::Unreadable {
+            error: "replaced again and again while being read".into(),
+        }
+    }
+
+    fn file(
+        &mut self,
+        directory: Directory<'_>,
+        name: &CStr,
+        path: &ImagePath,
+        decision: Decision,
+    ) -> Result<Look, Trouble> {
+        let file = match directory.filesystem.open_child(directory.fd, name, FILE) {
+            Ok(file) => file,
+            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                return Ok(Look::Other(FileType::Unknown));
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut before = attributes::stat(file.as_fd())?;
+        if attributes::file_type(&before) != FileType::RegularFile {
+            return Ok(Look::Other(attributes::file_type(&before)));
+        }
+        if before.stx_nlink > 1 && decision.expect != Expect::Ignored {
+            self.note_link(&file, directory.filesystem, path);
+        }
+        let mut attempt = 0;
+        loop {
+            let sha256 = self.digest(&file, &before, path)?;
+            let xattrs = self
+                .xattrs
+                .read(Object::Open(file.as_fd()))
+                .map_err(Trouble::Attributes)?;
+            let after = attributes::stat(file.as_fd())?;
+            if after.stx_nlink == 0 && before.stx_nlink > 0 && attempt < RETRIES {
+                return Ok(Look::Again);
+            }
+            let settled = attributes::same(&before, &after);
+            if settled || attempt >= RETRIES {
+                let kind = Kind::File {
+                    size: before.stx_size,
+                    sha256,
+                };
+                return Ok(Look::Done(finish(
+                    path, &before, decision, kind, xattrs, settled,
+                )));
+            }
+            before = after;
+            attempt += 1;
+        }
+    }
+
+    fn digest(
+        &mut self,
+        file: &OwnedFd,
+        stat: &Statx,
+        path: &ImagePath,
+    ) -> Result<Option<Digest>, Trouble> {
+        if !(self.wanted)(path, stat.stx_size) {
+            return Ok(None);
+        }
+        let progress = self.progress;
+        let stopped = || progress.is_stopped();
+        let digest = content::digest(
+            file.as_fd(),
+            stat.stx_size,
+            stat.stx_blocks,
+            &mut self.buffer,
+            &stopped,
+        )?;
+        Ok(Some(digest))
+    }
+
+    fn note_link(&self, file: &OwnedFd, filesystem: &Filesystem, path: &ImagePath) {
+        // Without handles there is no watch by handles that could make use of them.
+        if let Ok(handle) = sys::name_to_handle(file.as_fd()) {
+            self.root.links().note(
+                &handle_key(filesystem.fsid, handle.kind, &handle.bytes),
+                path,
+            );
+        }
+    }
+
+    fn directory_by_name(
+        &mut self,
+        directory: Directory<'_>,
+        name: &CStr,
+        path: &ImagePath,
+        decision: Decision,
+    ) -> Result<Look, Trouble> {
+        match directory
+            .filesystem
+            .open_child_directory(directory.fd, name)
+        {
+            Ok(opened) => Ok(Look::Done(self.opened_directory(
+                opened.as_fd(),
+                path,
+                decision,
+            ))),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Look::Other(FileType::Unknown)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads a directory by its descriptor.
+    pub(super) fn opened_directory(
+        &mut self,
+        opened: BorrowedFd<'_>,
+        path: &ImagePath,
+        decision: Decision,
+    ) -> Reading {
+        let mut look = || {
+            let stat = attributes::stat(opened)?;
+            let xattrs = self
+                .xattrs
+                .read(Object::Open(opened))
+                .map_err(Trouble::Attributes)?;
+            Ok(finish(path, &stat, decision, Kind::Dir, xattrs, true))
+        };
+        look().unwrap_or_else(|trouble| unreadable(&trouble))
+    }
+
+    /// Links, devices, pipes and sockets: by an `O_PATH` descriptor, which opens none of them.
+    fn special(
+        &mut self,
+        directory: Directory<'_>,
+        name: &CStr,
+        path: &ImagePath,
+        decision: Decision,
+    ) -> Result<Look, Trouble> {
+        let object = directory.filesystem.open_child(directory.fd, name, NAME)?;
+        let stat = attributes::stat(object.as_fd())?;
+        let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+        let kind = match attributes::file_type(&stat) {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&object, c"", Vec::new())?;
+                Kind::Link {
+                    target: target.into_bytes(),
+                }
+            }
+            FileType::CharacterDevice => Kind::Char { major, minor },
+            FileType::BlockDevice => Kind::Block { major, minor },
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            other => return Ok(Look::Other(other)),
+        };
+        let xattrs = self
+            .xattrs
+            .read(Object::Path(object.as_fd()))
+            .map_err(Trouble::Attributes)?;
+        let settled = attributes::same(&stat, &attributes::stat(object.as_fd())?);
+        if !settled {
+            return Ok(Look::Again);
+        }
+        Ok(Look::Done(finish(
+            path, &stat, decision, kind, xattrs, true,
+        )))
+    }
+}
+
+/// Reads what is at a path now.
+pub(super) fn read_at_path(
+    root: &Root,
+    path: &ImagePath,
+    decision: Decision,
+    wanted: &Wanted<'_>,
+) -> Reading {
+    let progress = Progress::new();
+    let mut reader = ObjectReader::new(root, &progress, wanted);
+    let opened = |raw: &[u8]| match root.open_directory(raw) {
+        Ok(opened) => Ok(opened),
+        // A way that leads through a link or a file does not lead to this path.
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(Reading::Absent),
+        Err(errno) => Err(unreadable(&Trouble::Kernel(errno))),
+    };
+    if root.mounted_at(path.as_bytes()).is_some() {
+        return match opened(path.as_bytes()) {
+            Ok((directory, _)) => reader.opened_directory(directory.as_fd(), path, decision),
+            Err(reading) => reading,
+        };
+    }
+    let parent = path.parent().unwrap_or_else(ImagePath::root);
+    let Ok(name) = CString::new(path.name()) else {
+        return Reading::Absent;
+    };
+    match opened(parent.as_bytes()) {
+        Ok((directory, filesystem)) => {
+            let directory = Directory {
+                fd: directory.as_fd(),
+                filesystem,
+            };
+            reader.read(directory, &name, path, decision, FileType::Unknown)
+        }
+        Err(reading) => reading,
+    }
+}
+
+fn finish(
+    path: &ImagePath,
+    stat: &Statx,
+    decision: Decision,
+    kind: Kind,
+    xattrs: Vec<Xattr>,
+    settled: bool,
+) -> Reading {
+    let entry = Entry {
+        path: path.clone(),
+        mode: attributes::mode(stat),
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        time: attributes::time(stat, decision),
+        flags: attributes::flags(stat),
+        kind,
+        xattrs,
+    };
+    if may_be_too_long(&entry) && entry.line().is_err() {
+        return Reading::Unreadable {
+            error: "size".into(),
+        };
+    }
+    let fingerprint = attributes::fingerprint(stat);
+    if settled {
+        Reading::Entry(entry, fingerprint)
+    } else {
+        Reading::Unsettled(entry, fingerprint)
+    }
+}
+
+/// Whether the line can reach its limit at all: no byte is written as more than four, a value takes at most 1,400.
+fn may_be_too_long(entry: &Entry) -> bool {
+    let target = if let Kind::Link { target } = &entry.kind {
+        target.len()
+    } else {
+        0
+    };
+    let attributes: usize = entry
+        .xattrs
+        .iter()
+        .map(|xattr| xattr.name.len() * 4 + 1_400)
+        .sum();
+    (entry.path.as_bytes().len() + target) * 4 + attributes + 1_024 > LINE_LIMIT
+}
+
+/// The reading that an error amounts to.
+pub(super) fn unreadable_errno(errno: Errno) -> Reading {
+    unreadable(&Trouble::Kernel(errno))
+}
+
+fn unreadable(trouble: &Trouble) -> Reading {
+    let error = match trouble {
+        Trouble::Kernel(Errno::NOENT) => return Reading::Absent,
+        Trouble::Kernel(Errno::XDEV) => "mount".to_owned(),
+        Trouble::Kernel(errno) => std::io::Error::from(*errno).to_string(),
+        Trouble::Attributes(errno) => {
+            format!("extended attributes: {}", std::io::Error::from(*errno))
+        }
+        Trouble::Stopped => "stopped".to_owned(),
+    };
+    Reading::Unreadable { error }
+}

@@ -1,0 +1,421 @@
+//! The attested root: a private clone of its mount, in which nothing is mounted and nothing mounted later appears.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use attestation::path::ImagePath;
+use attestation::scope::Scope;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+use thiserror::Error;
+
+use super::{Links, handle_key, mount_table};
+use crate::sys::{self, FileHandle};
+
+/// Bytes of a path given to the kernel at once: below `PATH_MAX`.
+const STEP_LIMIT: usize = 4_000;
+/// Mounts named in a limit; more are only counted.
+const NAMED_MOUNTS: usize = 16;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOATIME);
+
+/// Why the root cannot be read at all.
+#[derive(Debug, Error)]
+pub enum RootError {
+    /// The directory cannot be opened.
+    #[error("cannot open the root {}", path.display())]
+    Open {
+        /// The root.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its file system does not say what it is.
+    #[error("cannot tell the file system of {}", path.display())]
+    FileSystem {
+        /// The root, or a mount below it.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The attested root, and the file systems below it that scope names. Clones share descriptors.
+#[derive(Clone)]
+pub struct Root {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    main: Filesystem,
+    /// By the raw path of their mount points.
+    mounted: BTreeMap<Box<[u8]>, Filesystem>,
+    limits: Vec<String>,
+    links: Links,
+}
+
+/// One mounted file system of the root.
+pub(crate) struct Filesystem {
+    pub(crate) dir: OwnedFd,
+    /// Where it lies in the root.
+    pub(crate) prefix: ImagePath,
+    pub(crate) fsid: [u8; 8],
+    /// Handle of its root directory, where it has handles.
+    pub(crate) handle: Option<FileHandle>,
+    cloned: bool,
+}
+
+impl Root {
+    /// Opens the root at `path`, with a clone of its own for each file system whose mount point `scope` names literally.
+    ///
+    /// # Errors
+    /// When `path` is not a directory that can be read. Less than a clone is no error but a limit.
+    pub fn open(path: &Path, scope: &Scope) -> Result<Self, RootError> {
+        let plain = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| RootError::Open {
+            path: path.into(),
+            source: errno.into(),
+        })?;
+        let main = Filesystem::open_at(&plain, ImagePath::root(), path)?;
+        let mut limits = Vec::new();
+        let mut mounted = BTreeMap::new();
+        if main.cloned {
+            for point in scope.literal_mounts() {
+                if let Some(filesystem) = mounted_at(&plain, &main, path, &point)? {
+                    mounted.insert(point.as_bytes().into(), filesystem);
+                }
+            }
+        } else {
+            limits.push(plain_limit(path));
+        }
+        let path = std::fs::canonicalize(path).map_err(|source| RootError::Open {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                main,
+                mounted,
+                limits,
+                links: Links::default(),
+            }),
+        })
+    }
+
+    /// Where the root was when it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Whether it is read through a private clone of its mount, below whatever is mounted over it.
+    #[must_use]
+    pub fn is_clone(&self) -> bool {
+        self.inner.main.cloned
+    }
+
+    /// What is not read here, in words, as standing limits.
+    #[must_use]
+    pub fn limits(&self) -> Vec<String> {
+        let mut limits = self.inner.limits.clone();
+        if self.inner.links.overflowed() {
+            limits.push("there are more hard links than are followed: a write through one of them may be told late".into());
+        }
+        limits
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.inner.links
+    }
+
+    pub(crate) fn filesystems(&self) -> impl Iterator<Item = &Filesystem> {
+        std::iter::once(&self.inner.main).chain(self.inner.mounted.values())
+    }
+
+    /// The other names in scope of the file at this path.
+    pub(crate) fn names_beside(&self, path: &ImagePath) -> Vec<ImagePath> {
+        let find = || {
+            let (directory, filesystem) = self.open_directory(path.parent()?.as_bytes()).ok()?;
+            let name = CString::new(path.name()).ok()?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let object = filesystem
+                .open_child(directory.as_fd(), &name, flags)
+                .ok()?;
+            let handle = sys::name_to_handle(object.as_fd()).ok()?;
+            Some(
+                self.links()
+                    .names(&handle_key(filesystem.fsid, handle.kind, &handle.bytes)),
+            )
+        };
+        let mut names = find().unwrap_or_default();
+        names.retain(|name| name != path);
+        names
+    }
+
+    /// The file system that is mounted exactly at this path and belongs to the root.
+    pub(super) fn mounted_at(&self, path: &[u8]) -> Option<&Filesystem> {
+        if path.is_empty() {
+            Some(&self.inner.main)
+        } else {
+            self.inner.mounted.get(path)
+        }
+    }
+
+    /// Opens a directory by its path, without following a link or crossing a mount.
+    pub(crate) fn open_directory(&self, path: &[u8]) -> Result<(OwnedFd, &Filesystem), Errno> {
+        let (filesystem, mut rest) = self.split(path);
+        let mut directory = filesystem.open(c".", DIRECTORY, filesystem.dir.as_fd())?;
+        while !rest.is_empty() {
+            let step = step(rest);
+            let name = CString::new(&rest[..step]).map_err(|_| Errno::INVAL)?;
+            directory = filesystem.open(&name, DIRECTORY, directory.as_fd())?;
+            rest = rest.get(step + 1..).unwrap_or_default();
+        }
+        Ok((directory, filesystem))
+    }
+
+    /// The file system that a path lies on, and the path in it.
+    fn split<'p>(&self, path: &'p [u8]) -> (&Filesystem, &'p [u8]) {
+        let below = |point: &[u8]| match path.strip_prefix(point)? {
+            [] => Some(&path[..0]),
+            [b'/', rest @ ..] => Some(rest),
+            _ => None,
+        };
+        let deepest = self
+            .inner
+            .mounted
+            .iter()
+            .filter_map(|(point, filesystem)| Some((filesystem, below(point)?)));
+        deepest
+            .min_by_key(|(_, rest)| rest.len())
+            .unwrap_or((&self.inner.main, path))
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Root")
+            .field("path", &self.inner.path)
+            .field("clone", &self.is_clone())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Filesystem {
+    fn open(
+        &self,
+        name: &CStr,
+        flags: OFlags,
+        directory: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, Errno> {
+        open_beneath(directory, name, flags, resolve(self.cloned))
+    }
+
+    /// Opens one name of a directory of this file system as a directory.
+    pub(super) fn open_child_directory(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<OwnedFd, Errno> {
+        self.open_child(directory, name, DIRECTORY)
+    }
+
+    /// Opens one name of a directory; in a clone there is no mount to cross, elsewhere the kernel is asked to see to it.
+    pub(super) fn open_child(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        flags: OFlags,
+    ) -> Result<OwnedFd, Errno> {
+        if !self.cloned {
+            return self.open(name, flags, directory);
+        }
+        match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => rustix::fs::openat(
+                directory,
+                name,
+                flags.difference(OFlags::NOATIME),
+                Mode::empty(),
+            ),
+            result => result,
+        }
+    }
+
+    fn open_clone(plain: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(plain, c"", flags)?;
+        rustix::fs::openat(
+            tree,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    }
+
+    /// `shown` is for errors only.
+    fn open_at(plain: &OwnedFd, prefix: ImagePath, shown: &Path) -> Result<Self, RootError> {
+        let failed = |errno: Errno| RootError::FileSystem {
+            path: shown.into(),
+            source: errno.into(),
+        };
+        let (dir, cloned) = match Self::open_clone(plain) {
+            Ok(dir) => (dir, true),
+            Err(_) => (
+                plain.try_clone().map_err(|source| RootError::Open {
+                    path: shown.into(),
+                    source,
+                })?,
+                false,
+            ),
+        };
+        let fsid = fsid_bytes(rustix::fs::fstatvfs(&dir).map_err(failed)?.f_fsid);
+        let handle = sys::name_to_handle(dir.as_fd()).ok();
+        Ok(Self {
+            dir,
+            prefix,
+            fsid,
+            handle,
+            cloned,
+        })
+    }
+}
+
+/// The identifier as event records have it: two integers in the machine's order.
+fn fsid_bytes(fsid: u64) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h] = fsid.to_le_bytes();
+    let (first, second) = (
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    );
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    bytes
+}
+
+fn resolve(cloned: bool) -> ResolveFlags {
+    let always = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    if cloned {
+        always
+    } else {
+        always | ResolveFlags::NO_XDEV
+    }
+}
+
+fn open_beneath(
+    at: BorrowedFd<'_>,
+    name: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat2(at, name, flags, Mode::empty(), resolve) {
+        Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => rustix::fs::openat2(
+            at,
+            name,
+            flags.difference(OFlags::NOATIME),
+            Mode::empty(),
+            resolve,
+        ),
+        result => result,
+    }
+}
+
+/// How many bytes of a path to give to the kernel at once: whole components, at least one.
+fn step(path: &[u8]) -> usize {
+    if path.len() <= STEP_LIMIT {
+        return path.len();
+    }
+    path[..STEP_LIMIT]
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .unwrap_or_else(|| {
+            path.iter()
+                .position(|byte| *byte == b'/')
+                .unwrap_or(path.len())
+        })
+}
+
+/// The file system mounted at a path that scope names, if one is: a directory on another device than the root's.
+fn mounted_at(
+    plain: &OwnedFd,
+    main: &Filesystem,
+    root: &Path,
+    point: &ImagePath,
+) -> Result<Option<Filesystem>, RootError> {
+    if point.is_root() || point.as_bytes().len() > STEP_LIMIT {
+        return Ok(None);
+    }
+    let shown = root.join(std::ffi::OsStr::from_bytes(point.as_bytes()));
+    let Ok(name) = CString::new(point.as_bytes()) else {
+        return Ok(None);
+    };
+    let Ok(there) = open_beneath(plain.as_fd(), &name, DIRECTORY, resolve(true)) else {
+        return Ok(None);
+    };
+    let device = |fd: &OwnedFd| {
+        let stat = rustix::fs::statx(
+            fd,
+            c"",
+            AtFlags::EMPTY_PATH,
+            StatxFlags::TYPE | StatxFlags::MNT_ID,
+        )
+        .map_err(|errno| RootError::FileSystem {
+            path: shown.clone(),
+            source: errno.into(),
+        })?;
+        Ok::<_, RootError>(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_mnt_id))
+    };
+    let (here, here_mount) = device(&there)?;
+    let (above, above_mount) = device(plain)?;
+    let listed =
+        || mount_table(root).is_ok_and(|table| table.iter().any(|mount| mount.path == *point));
+    if here == above || here_mount == above_mount || !main.cloned || !listed() {
+        return Ok(None);
+    }
+    Filesystem::open_at(&there, point.clone(), &shown).map(Some)
+}
+
+fn plain_limit(root: &Path) -> String {
+    let mounts = mount_table(root).unwrap_or_default();
+    let mut limit =
+        String::from("the root's mount could not be cloned: what lies under a mount is not read");
+    if !mounts.is_empty() {
+        let named: Vec<_> = mounts
+            .iter()
+            .take(NAMED_MOUNTS)
+            .map(|mount| mount.path.to_string())
+            .collect();
+        let more = if mounts.len() > NAMED_MOUNTS {
+            ", …"
+        } else {
+            ""
+        };
+        limit.push_str(&format!(
+            " ({} mounts: {}{more})",
+            mounts.len(),
+            named.join(", ")
+        ));
+    }
+    limit
+}

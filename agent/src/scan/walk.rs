@@ -1,0 +1,399 @@
+//! The walk: directories are jobs, a large directory's files are jobs too, and threads share them.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use attestation::entry::Kind;
+use attestation::path::ImagePath;
+use attestation::scope::{Decision, Expect, Scope};
+use rustix::fs::{FileType, RawDir};
+use rustix::io::Errno;
+
+use super::names::{PATH_LIMIT, Position, joined_length};
+use super::object::{Directory, ObjectReader, Wanted, read_at_path, unreadable_errno};
+use super::queue::Queue;
+use super::root::Filesystem;
+use super::{Found, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary};
+
+/// Bytes asked for with one `getdents64`.
+const LISTING: usize = 64 * 1024;
+/// Files of one directory that are read before the next part of its listing; sorted by inode, as they tend to lie.
+const BATCH: usize = 512;
+/// Files in one job when other threads have nothing to do.
+const SHARE: usize = 32;
+/// Directories kept open for their children. A child found above this opens its way from the root anew.
+const OPEN_LIMIT: usize = 256;
+
+type Visit<'v> = dyn Fn(Found) + Sync + 'v;
+
+enum Job<'s> {
+    Directory {
+        position: Arc<Position<'s>>,
+        parent: Option<Arc<Opened<'s>>>,
+    },
+    Files {
+        directory: Arc<Opened<'s>>,
+        files: Vec<Name>,
+    },
+}
+
+struct Name {
+    name: CString,
+    kind: FileType,
+    ino: u64,
+}
+
+/// A directory that is open for what lies in it.
+struct Opened<'s> {
+    position: Arc<Position<'s>>,
+    path: ImagePath,
+    fd: OwnedFd,
+    filesystem: &'s Filesystem,
+    open: &'s AtomicUsize,
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all threads share.
+struct Walk<'s> {
+    root: &'s Root,
+    queue: Queue<Job<'s>>,
+    open: &'s AtomicUsize,
+    progress: &'s Progress,
+    visit: &'s Visit<'s>,
+}
+
+pub(super) fn run(
+    root: &Root,
+    scope: &Scope,
+    path: &ImagePath,
+    options: &ScanOptions,
+    progress: &Progress,
+    wanted: &Wanted<'_>,
+    visit: &Visit<'_>,
+) -> Result<ScanSummary, ScanError> {
+    let mut state = scope.start();
+    for name in path.components() {
+        if state.ignores_all_below() {
+            return Ok(ScanSummary::default());
+        }
+        state = state.child(name);
+    }
+    let threads = options.threads.max(1);
+    let open = AtomicUsize::new(0);
+    let walk = Walk {
+        root,
+        queue: Queue::new(threads),
+        open: &open,
+        progress,
+        visit,
+    };
+    let position = Arc::new(Position::start(path.as_bytes(), state));
+    walk.queue.push(
+        0,
+        Job::Directory {
+            position,
+            parent: None,
+        },
+    );
+    let mut summary = ScanSummary::default();
+    std::thread::scope(|scope| {
+        let mut workers = Vec::with_capacity(threads);
+        for lane in 0..threads {
+            let walk = &walk;
+            let worker = std::thread::Builder::new()
+                .name(format!("scan-{lane}"))
+                .spawn_scoped(scope, move || Worker::new(walk, wanted, lane).run());
+            match worker {
+                Ok(worker) => workers.push(worker),
+                Err(error) if workers.is_empty() => return Err(ScanError::Spawn(error)),
+                // Fewer threads do the same work.
+                Err(error) => tracing::warn!(%error, "cannot start a scan thread"),
+            }
+        }
+        for worker in workers {
+            let tally = worker.join().map_err(|_| ScanError::Worker)?;
+            summary.entries += tally.entries;
+            summary.bytes += tally.bytes;
+            summary.unreadable += tally.unreadable;
+            summary.unsettled += tally.unsettled;
+        }
+        Ok(())
+    })?;
+    if progress.is_stopped() {
+        Err(ScanError::Stopped)
+    } else {
+        Ok(summary)
+    }
+}
+
+struct Worker<'w, 's> {
+    walk: &'w Walk<'s>,
+    lane: usize,
+    reader: ObjectReader<'w>,
+    listing: Vec<MaybeUninit<u8>>,
+    tally: ScanSummary,
+}
+
+impl<'w, 's> Worker<'w, 's> {
+    fn new(walk: &'w Walk<'s>, wanted: &'w Wanted<'w>, lane: usize) -> Self {
+        Self {
+            walk,
+            lane,
+            reader: ObjectReader::new(walk.root, walk.progress, wanted),
+            listing: vec![MaybeUninit::uninit(); LISTING],
+            tally: ScanSummary::default(),
+        }
+    }
+
+    fn run(mut self) -> ScanSummary {
+        let stopped = || self.walk.progress.is_stopped();
+        while let Some((job, turn)) = self.walk.queue.next(self.lane, &stopped) {
+            match job {
+                Job::Directory { position, parent } => self.directory(&position, parent),
+                Job::Files { directory, files } => self.files(&directory, &files),
+            }
+            drop(turn);
+        }
+        self.tally
+    }
+
+    fn directory(&mut self, position: &Arc<Position<'s>>, parent: Option<Arc<Opened<'s>>>) {
+        let path = match &parent {
+            Some(parent) => parent.path.child(position.name()),
+            None => ImagePath::from_bytes(position.path()),
+        };
+        let Ok(path) = path else { return };
+        let decision = position.state.decision();
+        let (fd, filesystem) = match self.open(position, &path, parent.as_deref()) {
+            Ok(opened) => opened,
+            Err(errno) => return self.no_directory(path, decision, errno),
+        };
+        drop(parent);
+        self.walk.open.fetch_add(1, Ordering::Relaxed);
+        let open = self.walk.open;
+        let opened = Arc::new(Opened {
+            position: Arc::clone(position),
+            path,
+            fd,
+            filesystem,
+            open,
+        });
+        let reading = match decision.expect {
+            Expect::Ignored => None,
+            _ => Some(
+                self.reader
+                    .opened_directory(opened.fd.as_fd(), &opened.path, decision),
+            ),
+        };
+        let listed = if position.state.ignores_all_below() {
+            Ok(())
+        } else {
+            self.list(&opened)
+        };
+        if let Some(reading) = reading {
+            let reading = match listed {
+                Ok(()) => reading,
+                Err(error) => Reading::Unreadable { error },
+            };
+            self.tell(Found {
+                path: opened.path.clone(),
+                decision,
+                reading,
+            });
+        }
+    }
+
+    fn open(
+        &self,
+        position: &Position<'s>,
+        path: &ImagePath,
+        parent: Option<&Opened<'s>>,
+    ) -> Result<(OwnedFd, &'s Filesystem), Errno> {
+        match parent {
+            Some(parent) if self.walk.root.mounted_at(path.as_bytes()).is_none() => {
+                let name = CString::new(position.name()).map_err(|_| Errno::INVAL)?;
+                let fd = parent
+                    .filesystem
+                    .open_child_directory(parent.fd.as_fd(), &name)?;
+                Ok((fd, parent.filesystem))
+            }
+            _ => self.walk.root.open_directory(path.as_bytes()),
+        }
+    }
+
+    /// What is at a place where a directory was expected.
+    fn no_directory(&mut self, path: ImagePath, decision: Decision, errno: Errno) {
+        if decision.expect == Expect::Ignored {
+            return;
+        }
+        let reading = match errno {
+            Errno::NOTDIR | Errno::LOOP => {
+                read_at_path(self.walk.root, &path, decision, self.reader.wanted())
+            }
+            errno => unreadable_errno(errno),
+        };
+        self.tell(Found {
+            path,
+            decision,
+            reading,
+        });
+    }
+
+    /// Goes through a directory: its directories become jobs, its files are read here or shared.
+    fn list(&mut self, opened: &Arc<Opened<'s>>) -> Result<(), String> {
+        let mut listing = std::mem::take(&mut self.listing);
+        let result = self.list_into(opened, &mut listing);
+        self.listing = listing;
+        result
+    }
+
+    fn list_into(
+        &mut self,
+        opened: &Arc<Opened<'s>>,
+        listing: &mut [MaybeUninit<u8>],
+    ) -> Result<(), String> {
+        let mut batch = Vec::new();
+        let mut too_deep = false;
+        let mut entries = RawDir::new(opened.fd.as_fd(), listing);
+        while let Some(entry) = entries.next() {
+            if self.walk.progress.is_stopped() {
+                return Ok(());
+            }
+            let entry = entry.map_err(|errno| std::io::Error::from(errno).to_string())?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if joined_length(opened.path.as_bytes().len(), name.to_bytes()) > PATH_LIMIT {
+                too_deep = true;
+                continue;
+            }
+            match kind_of(opened, name, entry.file_type()) {
+                FileType::Directory => self.descend(opened, name.to_bytes()),
+                kind => {
+                    batch.push(Name {
+                        name: name.to_owned(),
+                        kind,
+                        ino: entry.ino(),
+                    });
+                    if batch.len() >= BATCH {
+                        self.share(opened, &mut batch);
+                    }
+                }
+            }
+        }
+        self.share(opened, &mut batch);
+        if too_deep {
+            Err("depth".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn descend(&self, opened: &Arc<Opened<'s>>, name: &[u8]) {
+        let state = opened.position.state.child(name);
+        if state.ignores_all_below() {
+            return;
+        }
+        let position = Arc::new(opened.position.child(name, state));
+        let held = self.walk.open.load(Ordering::Relaxed) < OPEN_LIMIT;
+        let parent = held.then(|| Arc::clone(opened));
+        self.walk
+            .queue
+            .push(self.lane, Job::Directory { position, parent });
+    }
+
+    /// Reads a batch, giving parts of it away while others have nothing to do.
+    fn share(&mut self, opened: &Arc<Opened<'s>>, batch: &mut Vec<Name>) {
+        batch.sort_unstable_by_key(|file| file.ino);
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(SHARE));
+            let part = std::mem::replace(batch, rest);
+            if batch.is_empty() || !self.walk.queue.has_idle() {
+                self.files(opened, &part);
+            } else {
+                self.walk.queue.push(
+                    self.lane,
+                    Job::Files {
+                        directory: Arc::clone(opened),
+                        files: part,
+                    },
+                );
+            }
+        }
+    }
+
+    fn files(&mut self, opened: &Opened<'s>, files: &[Name]) {
+        let directory = Directory {
+            fd: opened.fd.as_fd(),
+            filesystem: opened.filesystem,
+        };
+        for file in files {
+            if self.walk.progress.is_stopped() {
+                return;
+            }
+            let name = file.name.to_bytes();
+            let decision = opened.position.state.child(name).decision();
+            if decision.expect == Expect::Ignored {
+                continue;
+            }
+            let Ok(path) = opened.path.child(name) else {
+                continue;
+            };
+            let reading = self
+                .reader
+                .read(directory, &file.name, &path, decision, file.kind);
+            self.tell(Found {
+                path,
+                decision,
+                reading,
+            });
+        }
+    }
+
+    fn tell(&mut self, found: Found) {
+        let bytes = match &found.reading {
+            Reading::Absent if !found.path.is_root() => return (self.walk.visit)(found),
+            Reading::Absent => 0,
+            Reading::Unreadable { .. } => {
+                self.tally.unreadable += 1;
+                0
+            }
+            Reading::Unsettled(entry, _) => {
+                self.tally.unsettled += 1;
+                size(&entry.kind)
+            }
+            Reading::Entry(entry, _) => size(&entry.kind),
+        };
+        self.tally.entries += 1;
+        self.tally.bytes += bytes;
+        self.walk.progress.add(bytes);
+        (self.walk.visit)(found);
+    }
+}
+
+fn size(kind: &Kind) -> u64 {
+    if let Kind::File { size, .. } = kind {
+        *size
+    } else {
+        0
+    }
+}
+
+/// The type that the listing gives, or where the file system gives none, what `statx` says.
+fn kind_of(opened: &Opened<'_>, name: &CStr, listed: FileType) -> FileType {
+    if listed != FileType::Unknown {
+        return listed;
+    }
+    super::attributes::stat_name(opened.fd.as_fd(), name).map_or(FileType::Unknown, |stat| {
+        super::attributes::file_type(&stat)
+    })
+}

@@ -1,0 +1,292 @@
+//! What was told and not yet taken: a bounded map in which repeats are merged.
+//!
+//! The reader thread writes, the consumer takes all. Above the limit nothing is kept but the fact that something is lost.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use attestation::statement::Actor;
+use attestation::time::Timestamp;
+
+use super::EventSet;
+
+/// Places kept between two takes: what a package upgrade or a large unpack brings in a second, some 20 MiB.
+const PLACE_LIMIT: usize = 65_536;
+/// Directories known to be of no interest. When full it is emptied and learnt anew.
+const IGNORED_LIMIT: usize = 65_536;
+
+/// Bytes that name a place: what they mean is known to the mechanism that wrote them.
+pub(super) type Key = Box<[u8]>;
+
+/// Merged events of one place.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) events: EventSet,
+    pub(super) subtree: bool,
+    pub(super) actor: Option<Arc<Actor>>,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    pub(super) count: u64,
+}
+
+/// All that was gathered since the last take.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) seen: HashMap<Key, Seen>,
+    pub(super) lost: Option<String>,
+    pub(super) mounts_changed: bool,
+    pub(super) woken: bool,
+    /// Counts the moves of directories; what was learnt under an older number may be wrong.
+    pub(super) generation: u64,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.seen.is_empty() && self.lost.is_none() && !self.mounts_changed && !self.woken
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    gathered: Gathered,
+    ignored: HashSet<Key>,
+}
+
+/// One event, as it is put on the board.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) events: EventSet,
+    pub(super) subtree: bool,
+    pub(super) actor: Option<Arc<Actor>>,
+    pub(super) at: Timestamp,
+}
+
+impl Board {
+    /// The board, locked for a batch of events; the bell rings when the batch is done.
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch {
+            state: self.lock(),
+            bell: &self.bell,
+        }
+    }
+
+    /// Events are missing.
+    pub(super) fn lose(&self, cause: &str) {
+        self.batch().lose(cause);
+    }
+
+    pub(super) fn mounts_changed(&self) {
+        self.batch().state.gathered.mounts_changed = true;
+    }
+
+    pub(super) fn wake(&self) {
+        self.batch().state.gathered.woken = true;
+    }
+
+    /// Waits for something, at most for `timeout`, and takes all there is.
+    pub(super) fn take(&self, timeout: Duration) -> Gathered {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        while state.gathered.is_empty() {
+            let left = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => Duration::from_secs(3_600),
+            };
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = self
+                .bell
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let generation = state.gathered.generation;
+        mem::replace(
+            &mut state.gathered,
+            Gathered {
+                generation,
+                ..Gathered::default()
+            },
+        )
+    }
+
+    /// Remembers that nothing below a directory is of interest, unless directories moved since `generation`.
+    pub(super) fn ignore(&self, directory: &[u8], generation: u64) {
+        let mut state = self.lock();
+        if state.gathered.generation != generation {
+            return;
+        }
+        if state.ignored.len() >= IGNORED_LIMIT {
+            state.ignored.clear();
+        }
+        state.ignored.insert(directory.into());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Batch<'b> {
+    state: MutexGuard<'b, State>,
+    bell: &'b Condvar,
+}
+
+impl Batch<'_> {
+    pub(super) fn is_ignored(&self, directory: &[u8]) -> bool {
+        self.state.ignored.contains(directory)
+    }
+
+    /// Directories moved: what was learnt of them no longer holds.
+    pub(super) fn directories_moved(&mut self) {
+        self.state.gathered.generation = self.state.gathered.generation.wrapping_add(1);
+        self.state.ignored.clear();
+    }
+
+    pub(super) fn lose(&mut self, cause: &str) {
+        self.state
+            .gathered
+            .lost
+            .get_or_insert_with(|| cause.to_owned());
+    }
+
+    pub(super) fn add(&mut self, key: &[u8], event: &Event) {
+        let seen = &mut self.state.gathered.seen;
+        if let Some(known) = seen.get_mut(key) {
+            known.merge(event);
+        } else if seen.len() < PLACE_LIMIT {
+            seen.insert(key.into(), Seen::from(event));
+        } else {
+            self.lose("overflow");
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if !self.state.gathered.is_empty() {
+            self.bell.notify_one();
+        }
+    }
+}
+
+impl From<&Event> for Seen {
+    fn from(event: &Event) -> Self {
+        Self {
+            events: event.events,
+            subtree: event.subtree,
+            actor: event.actor.clone(),
+            first: event.at,
+            last: event.at,
+            count: 1,
+        }
+    }
+}
+
+impl Seen {
+    fn merge(&mut self, event: &Event) {
+        self.absorb(&Self::from(event));
+    }
+
+    /// Merges what came under another key of the same place. The last actor is told, with whatever was known of it before.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.events |= other.events;
+        self.subtree |= other.subtree;
+        self.count = self.count.saturating_add(other.count);
+        self.first = self.first.min(other.first);
+        if other.last >= self.last {
+            self.last = other.last;
+            let knows_less = |one: &Actor, old: &Actor| {
+                one.pid == old.pid && one.exe.is_none() && old.exe.is_some()
+            };
+            match (&self.actor, &other.actor) {
+                (_, None) => {}
+                (Some(old), Some(new)) if knows_less(new, old) => {}
+                (_, Some(new)) => self.actor = Some(Arc::clone(new)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn event(events: EventSet, at: i64, pid: u32, exe: Option<&str>) -> Event {
+        let actor = Actor {
+            pid,
+            exe: exe.map(str::to_owned),
+            ..Actor::default()
+        };
+        Event {
+            events,
+            subtree: false,
+            actor: Some(Arc::new(actor)),
+            at: Timestamp::from_micros(at),
+        }
+    }
+
+    #[test]
+    fn repeats_are_merged_and_the_last_actor_is_told() {
+        let board = Board::default();
+        let mut batch = board.batch();
+        batch.add(b"a", &event(EventSet::CREATE, 1, 7, Some("./bin/one")));
+        batch.add(b"a", &event(EventSet::MODIFY, 2, 7, None));
+        batch.add(b"b", &event(EventSet::MODIFY, 2, 7, Some("./bin/one")));
+        batch.add(b"b", &event(EventSet::CLOSE_WRITE, 3, 8, None));
+        drop(batch);
+        let gathered = board.take(Duration::ZERO);
+        let a = &gathered.seen[&b"a"[..]];
+        assert_eq!(
+            (a.count, a.first.as_micros(), a.last.as_micros()),
+            (2, 1, 2)
+        );
+        assert_eq!(a.events, EventSet::CREATE.union(EventSet::MODIFY));
+        assert_eq!(a.actor.as_ref().unwrap().exe.as_deref(), Some("./bin/one"));
+        let b = gathered.seen[&b"b"[..]].actor.as_ref().unwrap();
+        assert_eq!((b.pid, b.exe.as_deref()), (8, None));
+        assert!(board.take(Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn more_places_than_the_limit_are_a_loss() {
+        let board = Board::default();
+        for place in 0..=PLACE_LIMIT {
+            board
+                .batch()
+                .add(&place.to_le_bytes(), &event(EventSet::MODIFY, 1, 1, None));
+        }
+        let gathered = board.take(Duration::ZERO);
+        assert_eq!(gathered.seen.len(), PLACE_LIMIT);
+        assert_eq!(gathered.lost.as_deref(), Some("overflow"));
+    }
+
+    #[test]
+    fn a_waker_ends_the_wait() {
+        let board = Arc::new(Board::default());
+        let other = Arc::clone(&board);
+        let waiting = std::thread::spawn(move || other.take(Duration::from_secs(60)).woken);
+        board.wake();
+        assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn what_was_learnt_before_a_move_is_not_kept() {
+        let board = Board::default();
+        let generation = board.take(Duration::ZERO).generation;
+        board.ignore(b"d", generation);
+        assert!(board.batch().is_ignored(b"d"));
+        board.batch().directories_moved();
+        board.ignore(b"d", generation);
+        assert!(!board.batch().is_ignored(b"d"));
+    }
+}

@@ -1,0 +1,299 @@
+//! Rung A: one fanotify group with file-handle records on each superblock in scope, and the thread that reads it.
+//!
+//! The thread blocks while it is quiet and pauses after each drain: being woken for each event is what a watch costs the
+//! writers. It reads, looks up the process, and puts the place on the board; it never hashes and never logs.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use attestation::scope::Scope;
+use attestation::statement::{Rung, WatchCoverage};
+use attestation::time::Timestamp;
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::board::{Batch, Board, Event, Key, Seen};
+use super::handles::{Resolver, events_of, named_key, object_key};
+use super::record::{self, Handle, Record};
+use super::{EventSet, Place, mounts};
+use crate::actor::Observer;
+use crate::scan::{Root, handle_key};
+use crate::sys;
+
+const GROUP: u32 = libc::FAN_CLASS_NOTIF
+    | libc::FAN_REPORT_FID
+    | libc::FAN_REPORT_DFID_NAME
+    | libc::FAN_REPORT_TARGET_FID
+    | libc::FAN_UNLIMITED_QUEUE
+    | libc::FAN_CLOEXEC
+    | libc::FAN_NONBLOCK;
+/// `OPEN_EXEC` joins when processes are followed from their start; until then it would only cost.
+const MASK: u64 = libc::FAN_MODIFY
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_ATTRIB
+    | libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_RENAME
+    | libc::FAN_ONDIR;
+/// Bytes taken with one read: some thousand events.
+const BUFFER: usize = 256 * 1024;
+/// Pause after a drain, in which events gather and writers are not held up by waking us.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(super) struct FanotifyWatch {
+    resolver: Mutex<Resolver>,
+    limits: Vec<String>,
+    stop: Arc<OwnedFd>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl FanotifyWatch {
+    /// Marks the superblocks and starts to read.
+    pub(super) fn start(root: &Root, scope: &Scope, board: &Arc<Board>) -> io::Result<Self> {
+        let group = sys::fanotify_init(GROUP)?;
+        let mut limits = vec![
+            "processes are looked up when their event is read: one that has ended by then is not named".to_owned(),
+        ];
+        for filesystem in root.filesystems() {
+            match sys::fanotify_mark_filesystem(group.as_fd(), MASK, filesystem.dir.as_fd()) {
+                Ok(()) => {}
+                Err(error) if filesystem.prefix.is_root() => return Err(error),
+                Err(error) => limits.push(format!(
+                    "changes below {} are not told: {error}",
+                    filesystem.prefix
+                )),
+            }
+        }
+        let table = match mounts::open_table() {
+            Ok(table) => Some(table),
+            Err(error) => {
+                limits.push(format!("changes of the mount table are not told: {error}"));
+                None
+            }
+        };
+        let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
+        let reader = Reader {
+            group,
+            table,
+            stop: Arc::clone(&stop),
+            board: Arc::clone(board),
+            root: root.clone(),
+            observer: Observer::default(),
+        };
+        let reader = std::thread::Builder::new()
+            .name("fanotify".into())
+            .spawn(move || reader.run())?;
+        let resolver = Mutex::new(Resolver::new(root, scope, board));
+        Ok(Self {
+            resolver,
+            limits,
+            stop,
+            reader: Some(reader),
+        })
+    }
+
+    pub(super) fn coverage(&self) -> WatchCoverage {
+        WatchCoverage {
+            rung: Rung::A,
+            limits: self.limits.clone(),
+            limits_total: None,
+        }
+    }
+
+    pub(super) fn resolve(&self, seen: HashMap<Key, Seen>, generation: u64) -> Vec<Place> {
+        self.resolver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .resolve(seen, generation)
+    }
+}
+
+impl Drop for FanotifyWatch {
+    fn drop(&mut self) {
+        let rung = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes()).is_ok();
+        if let Some(reader) = self.reader.take().filter(|_| rung) {
+            // A reader that ended abnormally has nothing more to say here.
+            drop(reader.join());
+        }
+    }
+}
+
+struct Reader {
+    group: OwnedFd,
+    table: Option<File>,
+    stop: Arc<OwnedFd>,
+    board: Arc<Board>,
+    root: Root,
+    observer: Observer,
+}
+
+/// What `poll` told.
+struct Ready {
+    stop: bool,
+    mounts: bool,
+    events: bool,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let ready = match self.poll() {
+                Ok(ready) => ready,
+                Err(errno) => return self.board.lose(&ended(errno)),
+            };
+            if ready.stop {
+                return;
+            }
+            if ready.mounts {
+                self.board.mounts_changed();
+            }
+            if ready.events {
+                if let Err(errno) = self.drain(&mut buffer) {
+                    return self.board.lose(&ended(errno));
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    fn poll(&self) -> Result<Ready, Errno> {
+        let mut descriptors = vec![
+            PollFd::new(&self.group, PollFlags::IN),
+            PollFd::new(&*self.stop, PollFlags::IN),
+        ];
+        if let Some(table) = &self.table {
+            descriptors.push(PollFd::new(table, PollFlags::PRI));
+        }
+        match rustix::event::poll(&mut descriptors, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let told = |index: usize, flags| {
+            descriptors
+                .get(index)
+                .is_some_and(|fd| fd.revents().intersects(flags))
+        };
+        Ok(Ready {
+            events: told(0, PollFlags::IN | PollFlags::ERR),
+            stop: told(1, PollFlags::IN),
+            mounts: told(2, PollFlags::PRI | PollFlags::ERR),
+        })
+    }
+
+    /// Reads until there is nothing more.
+    fn drain(&mut self, buffer: &mut [u8]) -> Result<(), Errno> {
+        self.observer.begin();
+        loop {
+            let length = match rustix::io::read(&self.group, &mut *buffer) {
+                Ok(length) => length,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            self.batch(&buffer[..length]);
+        }
+    }
+
+    /// Processes are looked up between two looks at the board, which is never locked for long.
+    fn batch(&mut self, bytes: &[u8]) {
+        let at = now();
+        let mut told = Vec::new();
+        for record in record::parse(bytes) {
+            match record {
+                Ok(record) if record.mask & libc::FAN_Q_OVERFLOW != 0 => {
+                    self.board.lose("overflow")
+                }
+                Ok(record) => told.push((
+                    record,
+                    record.object.filter(|object| self.is_linked(object)),
+                )),
+                Err(error) => self.board.lose(&error.to_string()),
+            }
+        }
+        self.drop_uninteresting(&mut told);
+        let events: Vec<_> = told
+            .iter()
+            .map(|(record, _)| self.event(record, at))
+            .collect();
+        let mut batch = self.board.batch();
+        for ((record, linked), event) in told.iter().zip(&events) {
+            put(&mut batch, record, *linked, event);
+        }
+    }
+
+    fn drop_uninteresting(&self, told: &mut Vec<(Record<'_>, Option<Handle<'_>>)>) {
+        let mut batch = self.board.batch();
+        told.retain(|(record, linked)| {
+            let events = events_of(record.mask);
+            if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
+                batch.directories_moved();
+                return true;
+            }
+            let mut names = [record.named, record.renamed]
+                .into_iter()
+                .flatten()
+                .peekable();
+            let unnamed = names.peek().is_none();
+            let in_scope = names.any(|named| {
+                let handle = named.directory;
+                named.name == b"."
+                    || !batch.is_ignored(&handle_key(handle.fsid, handle.kind, handle.bytes))
+            });
+            !events.is_empty() && (unnamed || in_scope || linked.is_some())
+        });
+    }
+
+    fn event(&mut self, record: &Record<'_>, at: Timestamp) -> Event {
+        let events = events_of(record.mask);
+        let changes_names = EventSet::CREATE
+            .union(EventSet::DELETE)
+            .union(EventSet::RENAME);
+        let subtree = record.mask & libc::FAN_ONDIR != 0 && events.intersects(changes_names);
+        Event {
+            events,
+            subtree,
+            actor: Some(self.observer.observe(record.pid)),
+            at,
+        }
+    }
+
+    fn is_linked(&self, object: &Handle<'_>) -> bool {
+        let links = self.root.links();
+        !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
+    }
+}
+
+fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, event: &Event) {
+    for named in [record.named, record.renamed].into_iter().flatten() {
+        batch.add(&named_key(&named), event);
+    }
+    let unnamed = record.object.filter(|_| record.named.is_none());
+    if let Some(object) = linked.or(unnamed) {
+        batch.add(
+            &object_key(&object),
+            &Event {
+                subtree: false,
+                ..event.clone()
+            },
+        );
+    }
+}
+
+fn ended(errno: Errno) -> String {
+    format!("events can no longer be read: {}", io::Error::from(errno))
+}
+
+/// The wall clock, as it is told in a place.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
