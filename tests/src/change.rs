@@ -1,0 +1,83 @@
+//! Somebody changes a file: a process that makes the change and then stays alive until the test lets it go, so that what the kernel
+//! tells about the doer can still be followed.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
+    time::Instant,
+};
+
+/// The process that made a change; gone when dropped.
+#[derive(Debug)]
+pub struct Doer {
+    child: Child,
+    /// Its executable, as the kernel knows it.
+    pub exe: PathBuf,
+    /// When the change was done.
+    pub done: Instant,
+}
+
+impl Doer {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Doer {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().ok();
+    }
+}
+
+const BEFORE: &str = "
+import ctypes, os, shutil, socket, stat, struct, sys
+R = os.fsencode(sys.argv[1])
+def at(path): return R + b'/' + path
+def write(path, content, flags=os.O_WRONLY | os.O_TRUNC | os.O_CREAT):
+    fd = os.open(at(path), flags, 0o644)
+    os.write(fd, content)
+    os.close(fd)
+";
+
+const AFTER: &str = "
+print('done', flush=True)
+sys.stdin.read()
+";
+
+/// Runs `script` (Python, with `at(b'path')` for a place below `root`) in a process of its own.
+#[track_caller]
+pub fn change(root: &Path, script: &str) -> Doer {
+    let mut child = Command::new(&*INTERPRETER)
+        .args(["-I", "-S", "-c", &format!("{BEFORE}{script}{AFTER}")])
+        .arg(root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process that changes something");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut said)
+        .expect("a word from it");
+    let done = Instant::now();
+    assert_eq!(said, "done\n", "the change failed: {script}");
+    let exe = fs::read_link(format!("/proc/{}/exe", child.id())).expect("its executable");
+    Doer { child, exe, done }
+}
+
+/// A real interpreter, not a wrapper script that starts one.
+static INTERPRETER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let system = PathBuf::from("/usr/bin/python3");
+    if system.exists() {
+        return system;
+    }
+    let asked = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .expect("a python3");
+    PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim())
+});

@@ -1,0 +1,79 @@
+//! Root file systems to attest: a small one in no time, and a real Debian made once and copied for each test.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use crate::program::{cache, tool};
+
+/// A small tree with every kind of entry that a user may make.
+pub fn small(at: &Path) -> PathBuf {
+    for folder in [
+        "etc/app",
+        "usr/bin",
+        "usr/lib/deep/er/still",
+        "var/log",
+        "srv/www",
+    ] {
+        fs::create_dir_all(at.join(folder)).expect("a folder");
+    }
+    for n in 0..40 {
+        fs::write(
+            at.join(format!("usr/bin/tool-{n:02}")),
+            format!("#!/bin/sh\necho {n}\n").repeat(n + 1),
+        )
+        .expect("a file");
+    }
+    for (path, content) in [
+        ("etc/app/app.conf", "listen = 80\n"),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("usr/lib/deep/er/still/library", "library\n"),
+        ("srv/www/with space", "a\n"),
+        ("srv/www/empty", ""),
+    ] {
+        fs::write(at.join(path), content).expect("a file");
+    }
+    fs::set_permissions(
+        at.join("usr/bin/tool-01"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .expect("a mode");
+    symlink("tool-01", at.join("usr/bin/tool")).expect("a link");
+    fs::hard_link(at.join("usr/bin/tool-02"), at.join("usr/bin/also-02")).expect("a hard link");
+    at.to_path_buf()
+}
+
+/// A copy of Debian 12 with nginx, openssh-server and python3. Made with `mmdebstrap` once for each build folder; needs root.
+pub fn debian(at: &Path) -> PathBuf {
+    let made = debian_original();
+    tool(
+        "cp",
+        [Path::new("-a"), Path::new("--reflink=auto"), &made, at],
+    );
+    at.to_path_buf()
+}
+
+/// The Debian tree that copies are made of. Read it, never write to it.
+pub fn debian_original() -> PathBuf {
+    let made = cache().join("test-roots/debian12");
+    if !made.exists() {
+        let half = cache().join("test-roots/debian12.half");
+        fs::create_dir_all(cache().join("test-roots")).expect("a folder for roots");
+        fs::remove_dir_all(&half).ok();
+        let include = "--include=nginx,openssh-server,python3";
+        tool(
+            "mmdebstrap",
+            [
+                "--variant=minbase",
+                "--quiet",
+                include,
+                "bookworm",
+                half.to_str().expect("a text path"),
+            ],
+        );
+        fs::rename(&half, &made).expect("the finished root in its place");
+    }
+    made
+}

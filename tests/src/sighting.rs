@@ -1,0 +1,171 @@
+//! One violation, looked for everywhere that it must be: the API, the journal, the pages and the webhook, told the same in each.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{
+    change::Doer,
+    wait::{SOON, eventually},
+    world::World,
+};
+
+/// What a test knows of a violation beforehand.
+#[derive(Debug, Clone, Copy)]
+pub struct Sighting<'a> {
+    /// `difference`, `mount`, ….
+    pub kind: &'a str,
+    /// The path as it is shown.
+    pub path: &'a str,
+    /// Every field that differs, in any order.
+    pub fields: &'a [&'a str],
+    /// Part of the expected line; `None` where nothing should be there.
+    pub expected: Option<&'a str>,
+    /// Part of the found line; `None` where nothing is there.
+    pub found: Option<&'a str>,
+    /// Words that the violation's page must have beside path and fields.
+    pub page: &'a [&'a str],
+}
+
+impl Sighting<'_> {
+    /// Waits for it and checks all four places and, where there is one, the doer. Gives the violation as the API has it.
+    #[track_caller]
+    pub fn everywhere(&self, world: &World, doer: Option<&Doer>) -> Value {
+        let violation = self.in_the_api(world);
+        if let Some(doer) = doer {
+            self.names(&violation, doer);
+        }
+        let id = violation["id"].as_str().expect("an id");
+        let told = |said: &Value| {
+            said["id"] == id
+                && ["path", "fields", "expected", "found", "mount"]
+                    .iter()
+                    .all(|m| said[*m] == violation[*m])
+        };
+        eventually(&format!("{} in the journal", self.path), SOON, || {
+            let journal = world.collector.journal();
+            journal
+                .into_iter()
+                .find(|line| is_violation_step(line) && told(line))
+        });
+        eventually(&format!("{} at the webhook", self.path), SOON, || {
+            world
+                .webhook
+                .deliveries()
+                .into_iter()
+                .find(|delivery| delivery.accepted && told(delivery.violation()))
+        });
+        self.on_the_pages(world, &violation);
+        violation
+    }
+
+    #[track_caller]
+    fn in_the_api(&self, world: &World) -> Value {
+        let wanted: BTreeSet<_> = self.fields.iter().copied().collect();
+        let mut last = Value::Null;
+        let end = std::time::Instant::now() + SOON;
+        loop {
+            last = world.people.open(self.kind, self.path).unwrap_or(last);
+            let fields: BTreeSet<_> = last["fields"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            if fields == wanted
+                && has(&last["expected"], self.expected)
+                && has(&last["found"], self.found)
+            {
+                return last;
+            }
+            assert!(
+                std::time::Instant::now() < end,
+                "not told within {SOON:?}: {self:#?}\nlast seen there: {last:#}\n{}",
+                world.diagnosis()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    #[track_caller]
+    fn names(&self, violation: &Value, doer: &Doer) {
+        let actor = &violation["actor"];
+        assert_eq!(
+            actor["pid"],
+            doer.pid(),
+            "who changed {}: {actor}",
+            self.path
+        );
+        let exe = doer.exe.to_str().expect("a text path");
+        let told = actor["exe"].as_str().unwrap_or_default();
+        assert!(
+            told.ends_with(exe.trim_start_matches('/')),
+            "who changed {}: {actor}",
+            self.path
+        );
+    }
+
+    #[track_caller]
+    fn on_the_pages(&self, world: &World, violation: &Value) {
+        let (id, node) = (
+            violation["id"].as_str().expect("an id"),
+            violation["node"].as_str().expect("a node"),
+        );
+        let page = world.people.page(&format!("/violations/{id}"));
+        assert_eq!(page.status, 200, "{}", page.html);
+        let fields = self
+            .fields
+            .iter()
+            .filter(|field| !["added", "removed", "mount"].contains(field));
+        let words = self
+            .page
+            .iter()
+            .copied()
+            .chain([self.path])
+            .chain(fields.map(|field| field.trim_start_matches("xattr.")));
+        for word in words {
+            let readable = readable_field(word);
+            assert!(
+                page.shows(word) || readable.is_some_and(|word| page.shows(word)),
+                "the page of the violation at {} does not show {word}:\n{}",
+                self.path,
+                page.text()
+            );
+        }
+        let page = world.people.page(&format!("/nodes/{node}"));
+        assert!(
+            page.shows(self.path),
+            "the page of the node does not show {}:\n{}",
+            self.path,
+            page.text()
+        );
+    }
+}
+
+/// A page may say a field in words.
+fn readable_field(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "sha256digest" => "content",
+        "uid" => "owner",
+        "gid" => "group",
+        "link" => "target",
+        "security.capability" => "capabilit",
+        "system.posix_acl_access" => "access",
+        _ => return None,
+    })
+}
+
+/// Whether a journal line tells a step of a violation.
+pub fn is_violation_step(line: &Value) -> bool {
+    line["event"]
+        .as_str()
+        .is_some_and(|event| event.starts_with("violation."))
+}
+
+fn has(line: &Value, part: Option<&str>) -> bool {
+    match (line.as_str(), part) {
+        (None, None) => line.is_null(),
+        (Some(line), Some(part)) => line.contains(part),
+        _ => false,
+    }
+}
