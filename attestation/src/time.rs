@@ -5,10 +5,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::SignedDuration;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 
 use crate::text::serde_as_text;
+
+/// Civil time is UTC here. `jiff::Timestamp` would do, but ends a day before the year 9999 does.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// Microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 that RFC 3339 can write.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,10 +72,8 @@ impl FromStr for Timestamp {
         }
         // The civil parser takes a leap second for the second before it: only what prints the same is that moment.
         let civil: DateTime = text[..26].parse().map_err(|_| TimestampError)?;
-        let moment = TimeZone::UTC
-            .to_timestamp(civil)
-            .map_err(|_| TimestampError)?;
-        let moment = Timestamp::from_micros(moment.as_microsecond());
+        let micros = civil.duration_since(EPOCH).as_micros();
+        let moment = Timestamp::from_micros(i64::try_from(micros).map_err(|_| TimestampError)?);
         if moment.to_string() == text {
             Ok(moment)
         } else {
@@ -83,8 +84,8 @@ impl FromStr for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
-        let civil = TimeZone::UTC.to_datetime(moment);
+        let since = SignedDuration::from_micros(self.0);
+        let civil = EPOCH.checked_add(since).map_err(|_| fmt::Error)?;
         write!(
             formatter,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",

@@ -218,7 +218,9 @@ mod tests {
         let cases: [(String, Is); 15] = [
             (String::new(), |error| matches!(error, E::Signature)),
             (format!("{ROOT}\n"), |error| matches!(error, E::Signature)),
-            ("#mtree ".to_owned(), |error| matches!(error, E::Signature)),
+            ("#mtree \n".to_owned(), |error| {
+                matches!(error, E::Signature)
+            }),
             ("#mtree".to_owned(), |error| {
                 matches!(error, E::Unterminated { number: 1 })
             }),

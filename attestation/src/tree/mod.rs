@@ -355,7 +355,7 @@ fn first_difference(one: &Digest, other: &Digest) -> Option<u8> {
     let pairs = (0_u8..).zip(one.as_bytes().iter().zip(other.as_bytes()));
     let differing = |(index, (one, other)): (u8, (&u8, &u8))| {
         let zeros = u8::try_from((one ^ other).leading_zeros()).unwrap_or(8);
-        (zeros < 8).then_some(index * 8 + zeros)
+        (zeros < 8).then(|| index * 8 + zeros)
     };
     pairs.into_iter().find_map(differing)
 }
@@ -391,13 +391,13 @@ mod tests {
     }
 
     /// The definition, word for word.
-    fn by_definition(entries: &[(Digest, Digest)], depth: u8) -> Digest {
+    fn by_definition(entries: &[(Digest, Digest)], depth: u16) -> Digest {
         match entries {
             [] => Digest::ZERO,
             [(_, leaf)] => *leaf,
             _ => {
-                let (right, left): (Vec<_>, Vec<_>) =
-                    entries.iter().partition(|(key, _)| bit(key, depth));
+                let right = |(key, _): &&(Digest, Digest)| bit(key, u8::try_from(depth).unwrap());
+                let (right, left): (Vec<_>, Vec<_>) = entries.iter().partition(right);
                 combine(
                     &by_definition(&left, depth + 1),
                     &by_definition(&right, depth + 1),

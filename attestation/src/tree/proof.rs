@@ -194,7 +194,7 @@ mod tests {
             Err(ProofError::OtherTree)
         );
         assert_eq!(
-            changed(&|proof| drop(proof.siblings.pop())),
+            changed(&|proof| proof.siblings.truncate(proof.siblings.len() - 1)),
             Err(ProofError::OtherTree)
         );
         assert_eq!(
