@@ -1,0 +1,54 @@
+//! `GET /api/v1/events`: what happens, as server-sent events named `verdict`, `violation` and `node`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::Stream;
+use http::StatusCode;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Answer;
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+
+/// Proxies close what is silent; and a listener that is gone is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Streams events until the listener goes, or has lagged so far behind that it must read anew.
+pub async fn stream(State(people): State<People>) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+    let Ok(place) = people.listeners.clone().try_acquire_owned() else {
+        return Err(ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, "listeners", "too many listen to events already").with_retry_after(30));
+    };
+    let receiver = people.app.store.events().subscribe();
+    let state = (receiver, place, people.closing.clone());
+    let events = futures_util::stream::unfold(state, |(mut receiver, place, mut closing)| async move {
+        loop {
+            let received = tokio::select! {
+                received = receiver.recv() => received,
+                () = closing.closed() => return None,
+            };
+            match received {
+                Ok(event) => {
+                    if let Some(sent) = written(&event) {
+                        return Some((Ok(sent), (receiver, place, closing)));
+                    }
+                }
+                // The browser connects again and the page reads what it missed.
+                Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn written(event: &crate::events::Event) -> Option<Event> {
+    use crate::events::Event as What;
+    let data = match event {
+        What::Verdict(verdict) => serde_json::to_string(verdict),
+        What::Violation(violation) => serde_json::to_string(violation),
+        What::Node(node) => serde_json::to_string(node),
+    };
+    Some(Event::default().event(event.name()).data(data.ok()?))
+}

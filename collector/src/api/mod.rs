@@ -1,0 +1,111 @@
+//! The JSON API under `/api/v1`. Lists take `limit` and `cursor` and answer `{items, next}`; errors are `application/problem+json`.
+
+mod asked;
+pub(crate) mod assignments;
+mod events;
+pub(crate) mod images;
+mod nodes;
+pub mod reads;
+mod sign_in;
+mod summary;
+mod tokens;
+mod violations;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::routing::{delete, get, post, put};
+use http::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+
+pub(crate) use self::sign_in::check as check_sign_in;
+pub use self::asked::{Asked, ListQuery, Named};
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub struct Listed<T> {
+    /// What was asked for.
+    pub items: Vec<T>,
+    /// The cursor of the next page, null on the last one.
+    pub next: Option<String>,
+}
+
+/// What every handler answers with.
+pub type Answer<T> = Result<T, ProblemResponse>;
+
+impl<T> Listed<T> {
+    /// Of one item more than asked for, the last tells that there is a next page.
+    pub fn of(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(cursor) } else { None };
+        Self { items, next }
+    }
+}
+
+/// Reads a small JSON body.
+pub(crate) async fn body<T: DeserializeOwned + Send + 'static>(request: Request) -> Answer<T> {
+    Ok(crate::door::read_json::<T>(request).await?.0)
+}
+
+/// The routes of the API. Who may use which stands in [`crate::access::roles::ROUTES`].
+pub fn routes() -> Router<People> {
+    Router::new()
+        .route("/api/v1/sessions", post(sign_in::create).delete(sign_in::end))
+        .route("/api/v1/whoami", get(sign_in::whoami))
+        .route("/api/v1/summary", get(summary::get))
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{id}", get(nodes::get))
+        .route("/api/v1/nodes/{id}/differences", get(nodes::differences))
+        .route("/api/v1/nodes/{id}/approve", post(nodes::approve))
+        .route("/api/v1/nodes/{id}/group", post(nodes::group))
+        .route("/api/v1/violations", get(violations::list))
+        .route("/api/v1/violations/{id}", get(violations::get))
+        .route("/api/v1/touched", get(violations::touched))
+        .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/images", get(images::list).post(images::publish))
+        .route("/api/v1/images/{sha256}", get(images::get))
+        .route("/api/v1/manifests/{sha256}", put(images::put_manifest))
+        .route("/api/v1/assignments", get(assignments::list).post(assignments::assign))
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/api/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/api/v1/alerts", get(alerts))
+        .route("/api/v1/evidence/{sha256}", get(evidence))
+}
+
+/// `GET /api/v1/alerts`: deliveries, newest first.
+async fn alerts(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<axum::Json<Listed<crate::alerts::Delivery>>> {
+    let limit = query.limit()?;
+    let items = crate::alerts::deliveries(&people.app.store, None, query.cursor.as_deref(), limit + 1).await?;
+    Ok(axum::Json(Listed::of(items, limit, |item| item.id.clone())))
+}
+
+/// `GET /api/v1/evidence/{sha256}`: the signed envelope whose payload has this digest, as it was received.
+async fn evidence(State(people): State<People>, Named(sha256): Named<attestation::digest::Digest>) -> Answer<axum::response::Response> {
+    use axum::response::IntoResponse as _;
+    let bytes: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM evidence WHERE sha256 = ?")
+        .bind(sha256.as_bytes().as_slice())
+        .fetch_optional(people.app.store.read_pool())
+        .await?;
+    let bytes = bytes.ok_or_else(|| ProblemResponse::not_found("no evidence with this digest is kept"))?;
+    let name = format!("attachment; filename=\"{sha256}.dsse.json\"");
+    let headers = [(http::header::CONTENT_TYPE, "application/json".to_owned()), (http::header::CONTENT_DISPOSITION, name)];
+    Ok((StatusCode::OK, headers, bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_item_more_than_asked_for_makes_a_next_page() {
+        let listed = Listed::of(vec![1, 2, 3], 2, ToString::to_string);
+        assert_eq!((listed.items, listed.next), (vec![1, 2], Some("2".to_owned())));
+        let listed = Listed::of(vec![1, 2], 2, ToString::to_string);
+        assert_eq!(listed.next, None);
+    }
+}

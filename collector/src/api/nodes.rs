@@ -1,0 +1,71 @@
+//! The fleet.
+
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+
+use super::reads::{self, NodeView};
+use super::{Answer, Asked, ListQuery, Listed, Named, body};
+use crate::access::Person;
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+use crate::{fleet, ingest};
+
+pub(super) fn unknown() -> ProblemResponse {
+    ProblemResponse::not_found("there is no node with this id")
+}
+
+/// `GET /api/v1/nodes`.
+pub(super) async fn list(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<Json<Listed<NodeView>>> {
+    let limit = query.limit()?;
+    let nodes = reads::nodes_after(&people.app, query.cursor.as_deref(), limit + 1).await?;
+    let listed = Listed::of(nodes, limit, |node| node.row.id.clone());
+    Ok(Json(Listed { items: listed.items.iter().map(reads::NodeFacts::view).collect(), next: listed.next }))
+}
+
+/// `GET /api/v1/nodes/{id}`.
+pub(super) async fn get(State(people): State<People>, Named(id): Named<String>) -> Answer<Json<NodeView>> {
+    let node = reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
+    Ok(Json(node.view()))
+}
+
+/// `GET /api/v1/nodes/{id}/differences`: all that still stand, in pages.
+pub(super) async fn differences(
+    State(people): State<People>,
+    Named(id): Named<String>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Json<Listed<attestation::statement::Difference>>> {
+    let limit = query.limit()?;
+    let from: usize = match &query.cursor {
+        None => 0,
+        Some(cursor) => cursor.parse().map_err(|_| ProblemResponse::malformed("this is no cursor of ours: take it from `next`"))?,
+    };
+    reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
+    let all = ingest::current_differences(&people.app, &id).await?;
+    let to = from.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = (to < all.len()).then(|| to.to_string());
+    let items = all.into_iter().skip(from).take(to - from).collect();
+    Ok(Json(Listed { items, next }))
+}
+
+/// `POST /api/v1/nodes/{id}/approve`.
+pub(super) async fn approve(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+) -> Answer<Json<NodeView>> {
+    fleet::approve(&people.app, &id, &person.user).await?;
+    get(State(people), Named(id)).await
+}
+
+#[derive(Deserialize)]
+struct Move {
+    group: String,
+}
+
+/// `POST /api/v1/nodes/{id}/group`.
+pub(super) async fn group(State(people): State<People>, Named(id): Named<String>, request: Request) -> Answer<Json<NodeView>> {
+    let Move { group } = body(request).await?;
+    fleet::move_to_group(&people.app, &id, &group).await?;
+    get(State(people), Named(id)).await
+}

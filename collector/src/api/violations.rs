@@ -1,0 +1,72 @@
+//! Violations, and what was touched.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::reads::{self, TouchedView, ViolationFilter};
+use super::{Answer, Asked, Listed, Named, asked};
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+use crate::violations::view::{Kind, Severity, ViolationView};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Open,
+    Resolved,
+    All,
+}
+
+/// What the list of violations takes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Query {
+    status: Option<Status>,
+    node: Option<String>,
+    kind: Option<Kind>,
+    severity: Option<Severity>,
+    path: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// `GET /api/v1/violations`.
+pub(super) async fn list(State(people): State<People>, Asked(query): Asked<Query>) -> Answer<Json<Listed<ViolationView>>> {
+    let limit = asked::limit(query.limit, query.cursor.as_deref())?;
+    let open = match query.status {
+        None | Some(Status::Open) => Some(true),
+        Some(Status::Resolved) => Some(false),
+        Some(Status::All) => None,
+    };
+    let filter = ViolationFilter {
+        open,
+        node: query.node.as_deref(),
+        kind: query.kind.map(Kind::as_str),
+        severity: query.severity.map(Severity::as_str),
+        text: query.path.as_deref(),
+        before: query.cursor.as_deref(),
+    };
+    let items = reads::violations(&people.app, &filter, limit + 1).await?;
+    Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
+}
+
+/// `GET /api/v1/violations/{id}`.
+pub(super) async fn get(State(people): State<People>, Named(id): Named<String>) -> Answer<Json<ViolationView>> {
+    let violation = reads::violation(&people.app, &id).await?;
+    violation.map(Json).ok_or_else(|| ProblemResponse::not_found("there is no violation with this id"))
+}
+
+/// What the list of touched paths takes.
+#[derive(Debug, Deserialize)]
+pub(super) struct TouchedQuery {
+    node: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// `GET /api/v1/touched`.
+pub(super) async fn touched(State(people): State<People>, Asked(query): Asked<TouchedQuery>) -> Answer<Json<Listed<TouchedView>>> {
+    let limit = asked::limit(query.limit, query.cursor.as_deref())?;
+    let items = reads::touched(&people.app, query.node.as_deref(), query.cursor.as_deref(), limit + 1).await?;
+    Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
+}

@@ -1,0 +1,59 @@
+//! The pages. Each answers its question in its first line; they read without script, and are kept fresh by it.
+
+pub mod acl;
+pub mod assets;
+pub mod capability;
+mod images;
+mod node;
+mod nodes;
+mod overview;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod sentence;
+pub mod shell;
+mod sign_in;
+pub mod state;
+pub mod text;
+pub mod value;
+mod violation;
+mod violations;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::door::people::People;
+
+/// The routes of the pages. Who may see which stands in [`crate::access::roles::ROUTES`].
+pub fn routes() -> Router<People> {
+    Router::new()
+        .route("/assets/{file}", get(assets::serve))
+        .route("/sign-in", get(sign_in::form).post(sign_in::enter))
+        .route("/sign-out", get(sign_in::leaving).post(sign_in::leave))
+        .route("/", get(overview::page))
+        .route("/nodes", get(nodes::page))
+        .route("/nodes/{id}", get(node::page))
+        .route("/violations", get(violations::page))
+        .route("/violations/{id}", get(violation::page))
+        .route("/images", get(images::page))
+}
+
+/// A page's address with another value for one of its parameters; empty ones are left out.
+#[must_use]
+pub(crate) fn address(path: &str, parameters: &[(&str, &str)]) -> String {
+    let escape = |text: &str| -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    };
+    let query: Vec<String> =
+        parameters.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}={}", escape(value))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn filters_live_in_the_address() {
+        assert_eq!(super::address("/nodes", &[("q", "a&b c"), ("status", ""), ("page", "2")]), "/nodes?q=a%26b%20c&page=2");
+        assert_eq!(super::address("/nodes", &[("q", "")]), "/nodes");
+    }
+}
