@@ -165,3 +165,221 @@ pub fn check_listed(
     }
     Ok(changes)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    const ROOT: &str = ". type=dir mode=0755 uid=0 gid=0";
+    const MOTD: &str = "./etc/motd type=file mode=0644 uid=0 gid=0 size=0 \
+        sha256digest=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const PIPE: &str = "./run/pipe type=fifo mode=0600 uid=0 gid=0";
+    const PIPE_OPEN: &str = "./run/pipe type=fifo mode=0666 uid=0 gid=0";
+    const NEW: &str = "./new type=dir mode=0755 uid=0 gid=0";
+    const UNREAD: &str = "./new type=file mode=0755 uid=0 gid=0 size=99999999999";
+
+    fn line(text: &str) -> Line {
+        Line::parse(text).unwrap()
+    }
+
+    fn tree(lines: &[&str]) -> Tree {
+        Tree::from_leaves(
+            lines
+                .iter()
+                .map(|text| (line(text).path().key(), line(text).leaf()))
+                .collect(),
+        )
+    }
+
+    fn difference(
+        expect: Expect,
+        path: &str,
+        expected: Option<&str>,
+        found: Option<&str>,
+    ) -> Difference {
+        Difference {
+            path: path.parse().unwrap(),
+            expect,
+            expected: expected.map(line),
+            found: found.map(line),
+            actor: None,
+            at: Timestamp::from_micros(0),
+        }
+    }
+
+    fn sealed(path: &str, expected: Option<&str>, found: Option<&str>) -> Difference {
+        difference(Expect::Sealed, path, expected, found)
+    }
+
+    fn explain(differences: &[Difference], attested: &[&str]) -> Result<(), Unexplained> {
+        explains(
+            &tree(&[ROOT, MOTD, PIPE]),
+            differences,
+            &tree(attested).root(),
+        )
+    }
+
+    #[test]
+    fn differences_give_the_tree_or_do_not() {
+        assert_eq!(explain(&[], &[ROOT, MOTD, PIPE]), Ok(()));
+        assert_eq!(explain(&[], &[ROOT, MOTD]), Err(Unexplained::Tree));
+        let removed = sealed("./etc/motd", Some(MOTD), None);
+        let changed = sealed("./run/pipe", Some(PIPE), Some(PIPE_OPEN));
+        let added = sealed("./new", None, Some(UNREAD));
+        let all = [removed.clone(), changed.clone(), added.clone()];
+        assert_eq!(explain(&all, &[ROOT, PIPE_OPEN, UNREAD]), Ok(()));
+        assert_eq!(
+            explain(
+                &[added.clone(), removed.clone(), changed],
+                &[ROOT, PIPE_OPEN, UNREAD]
+            ),
+            Ok(())
+        );
+        assert_eq!(
+            explain(&[removed, added], &[ROOT, PIPE_OPEN, UNREAD]),
+            Err(Unexplained::Tree),
+            "one left out"
+        );
+        let everything = [
+            sealed(".", Some(ROOT), None),
+            sealed("./etc/motd", Some(MOTD), None),
+            sealed("./run/pipe", Some(PIPE), None),
+        ];
+        assert_eq!(
+            explains(&tree(&[ROOT, MOTD, PIPE]), &everything, &Digest::ZERO),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn each_rule_is_refused_by_its_name() {
+        let path = |shown: &str| shown.parse::<ImagePath>().unwrap();
+        let attested = [ROOT, MOTD, PIPE];
+        let refused = |differences: &[Difference]| explain(differences, &attested).unwrap_err();
+        let removed = sealed("./etc/motd", Some(MOTD), None);
+        assert_eq!(
+            refused(&[removed.clone(), removed]),
+            Unexplained::Twice(path("./etc/motd"))
+        );
+        assert_eq!(
+            refused(&[sealed("./run/pipe", Some(PIPE_OPEN), None)]),
+            Unexplained::Expected(path("./run/pipe")),
+            "not the image's line"
+        );
+        assert_eq!(
+            refused(&[sealed("./run/pipe", None, Some(PIPE_OPEN))]),
+            Unexplained::Expected(path("./run/pipe")),
+            "null where the image has one"
+        );
+        assert_eq!(
+            refused(&[sealed("./run/pipe", Some(MOTD), Some(PIPE_OPEN))]),
+            Unexplained::Expected(path("./run/pipe")),
+            "another path's line"
+        );
+        assert_eq!(
+            refused(&[sealed("./new", Some(NEW), None)]),
+            Unexplained::Expected(path("./new")),
+            "a line where the image has none"
+        );
+        assert_eq!(
+            refused(&[sealed("./new", None, Some(PIPE))]),
+            Unexplained::Found(path("./new"))
+        );
+        assert_eq!(
+            refused(&[sealed("./run/pipe", Some(PIPE), Some(PIPE))]),
+            Unexplained::Unchanged(path("./run/pipe"))
+        );
+        assert_eq!(
+            refused(&[sealed("./none", None, None)]),
+            Unexplained::Unchanged(path("./none"))
+        );
+        let ignored = difference(Expect::Ignored, "./new", None, Some(NEW));
+        assert_eq!(refused(&[ignored]), Unexplained::Ignored(path("./new")));
+        for expect in [Expect::Local, Expect::Growing] {
+            let unpinned = difference(expect, "./new", None, Some(NEW));
+            assert_eq!(refused(&[unpinned]), Unexplained::Unpinned(path("./new")));
+        }
+    }
+
+    #[test]
+    fn pins_explain_their_own_trees() {
+        let image = tree(&[ROOT]);
+        let (local, growing) = (tree(&[MOTD]), tree(&[PIPE]));
+        let pins = Pins::Held {
+            local: &local,
+            growing: &growing,
+        };
+        let same = Attested {
+            sealed: image.root(),
+            local: local.root(),
+            growing: growing.root(),
+        };
+        assert_eq!(explains_all(&image, pins, &[], &same), Ok(()));
+        let removed = [difference(Expect::Local, "./etc/motd", Some(MOTD), None)];
+        assert_eq!(
+            explains_all(&image, pins, &removed, &same),
+            Err(Unexplained::Local)
+        );
+        let without = Attested {
+            local: Digest::ZERO,
+            ..same
+        };
+        assert_eq!(explains_all(&image, pins, &removed, &without), Ok(()));
+        assert_eq!(
+            explains_all(&image, pins, &[], &without),
+            Err(Unexplained::Local)
+        );
+        let opened = [difference(
+            Expect::Growing,
+            "./run/pipe",
+            Some(PIPE),
+            Some(PIPE_OPEN),
+        )];
+        let grown = Attested {
+            growing: tree(&[PIPE_OPEN]).root(),
+            ..same
+        };
+        assert_eq!(explains_all(&image, pins, &opened, &grown), Ok(()));
+        assert_eq!(
+            explains_all(&image, pins, &opened, &same),
+            Err(Unexplained::Growing)
+        );
+        let misplaced = [difference(Expect::Growing, "./etc/motd", Some(MOTD), None)];
+        assert!(matches!(
+            explains_all(&image, pins, &misplaced, &same),
+            Err(Unexplained::Expected(_))
+        ));
+    }
+
+    #[test]
+    fn without_pins_their_trees_are_empty_and_missing_ones_are_not_judged() {
+        let image = tree(&[ROOT]);
+        let other = Attested {
+            sealed: image.root(),
+            local: Digest::of(b"x"),
+            growing: Digest::ZERO,
+        };
+        assert_eq!(
+            explains_all(&image, Pins::None, &[], &other),
+            Err(Unexplained::Local)
+        );
+        assert_eq!(explains_all(&image, Pins::Missing, &[], &other), Ok(()));
+        let removed = difference(Expect::Local, "./etc/motd", Some(MOTD), None);
+        assert_eq!(
+            explains_all(
+                &image,
+                Pins::Missing,
+                std::slice::from_ref(&removed),
+                &other
+            ),
+            Ok(())
+        );
+        let twice = [removed.clone(), removed];
+        assert!(matches!(
+            explains_all(&image, Pins::Missing, &twice, &other),
+            Err(Unexplained::Twice(_))
+        ));
+    }
+}

@@ -330,3 +330,309 @@ fn decode_base64(text: &str, what: &'static str, limit: usize) -> Result<Vec<u8>
     };
     engine.decode(text).map_err(|_| EnvelopeError::Base64(what))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::key::Algorithm;
+    use crate::statement::{Assignment, Renewal, Subject};
+
+    fn key() -> PrivateKey {
+        PrivateKey::generate(Algorithm::Ed25519).unwrap()
+    }
+
+    fn statement() -> Statement<Renewal> {
+        let subject = Subject::of_bytes("node", &Digest::of(b"key"));
+        Statement::about(
+            subject,
+            Renewal {
+                csr: "request".to_owned(),
+            },
+        )
+    }
+
+    /// A payload that is right but for what `change` does to it.
+    fn payload(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut value: Value = serde_json::from_slice(&statement().to_payload()).unwrap();
+        change(&mut value);
+        serde_json::to_vec(&value).unwrap()
+    }
+
+    fn verifies(payload: Vec<u8>) -> bool {
+        let key = key();
+        let envelope = Envelope::sign(payload, &key).unwrap();
+        envelope.verify::<Renewal>(&[key.public()], 1).is_ok()
+    }
+
+    #[test]
+    fn what_is_signed_is_the_encoding_of_the_specification() {
+        let envelope = Envelope {
+            payload: b"hello world".to_vec(),
+            payload_type: "http://example.com/HelloWorld".to_owned(),
+            signatures: vec![],
+        };
+        assert_eq!(
+            envelope.pae(),
+            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+        );
+    }
+
+    #[test]
+    fn a_signed_statement_comes_back_with_its_signers_and_its_bytes() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::P256] {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            let payload = statement().to_payload();
+            let envelope = Envelope::sign(payload.clone(), &key).unwrap();
+            let read = Envelope::from_json(&envelope.to_json()).unwrap();
+            assert_eq!(read, envelope);
+            let verified = read.verify::<Renewal>(&[key.public()], 1).unwrap();
+            assert_eq!(verified.statement(), &statement());
+            assert_eq!(verified.signers(), [key.public().keyid()]);
+            assert_eq!(verified.payload_digest(), Digest::of(&payload));
+            assert_eq!(verified.envelope().payload(), payload);
+            let (header, signers) = read.check(&[key.public()], 1).unwrap();
+            assert_eq!(header.predicate_type, "https://pristine.dev/renewal/v1");
+            assert_eq!(signers.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_keyid_is_only_a_hint() {
+        let (a, b) = (key(), key());
+        let mut envelope = Envelope::sign(statement().to_payload(), &a).unwrap();
+        for hint in ["", "anything", b.public().keyid().as_str()] {
+            envelope.signatures[0].keyid = hint.to_owned();
+            assert!(
+                envelope
+                    .verify::<Renewal>(&[b.public(), a.public()], 1)
+                    .is_ok(),
+                "{hint}"
+            );
+            assert!(
+                envelope.verify::<Renewal>(&[b.public()], 1).is_err(),
+                "{hint}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_counts_once_however_often_it_signed_or_was_given() {
+        let (a, b) = (key(), PrivateKey::generate(Algorithm::P256).unwrap());
+        let mut envelope = Envelope::sign(statement().to_payload(), &a).unwrap();
+        let again = Signature {
+            keyid: "other".to_owned(),
+            sig: envelope.signatures[0].sig.clone(),
+        };
+        envelope.signatures.push(again);
+        let twice = [a.public(), a.public(), b.public()];
+        assert!(matches!(
+            envelope.verify::<Renewal>(&twice, 2),
+            Err(VerifyError::Signatures {
+                valid: 1,
+                threshold: 2
+            })
+        ));
+        // ECDSA signs the same message differently each time.
+        envelope.add_signature(&b).unwrap();
+        let pae = envelope.pae();
+        envelope.signatures.push(Signature {
+            keyid: "third".to_owned(),
+            sig: b.sign(&pae).unwrap(),
+        });
+        assert!(envelope.verify::<Renewal>(&twice, 3).is_err());
+        let verified = envelope.verify::<Renewal>(&twice, 2).unwrap();
+        assert_eq!(verified.signers().len(), 2);
+    }
+
+    #[test]
+    fn signing_again_replaces_the_first_signature() {
+        let key = key();
+        let mut envelope = Envelope::sign(statement().to_payload(), &key).unwrap();
+        envelope.add_signature(&key).unwrap();
+        assert_eq!(envelope.signatures().len(), 1);
+    }
+
+    #[test]
+    fn no_threshold_no_keys_and_no_signatures_prove_nothing() {
+        let key = key();
+        let envelope = Envelope::sign(statement().to_payload(), &key).unwrap();
+        assert!(matches!(
+            envelope.verify::<Renewal>(&[key.public()], 0),
+            Err(VerifyError::ThresholdZero)
+        ));
+        assert!(envelope.verify::<Renewal>(&[], 1).is_err());
+        assert!(matches!(
+            envelope.verify::<Renewal>(&[], 0),
+            Err(VerifyError::ThresholdZero)
+        ));
+        let unsigned = Envelope::unsigned(statement().to_payload());
+        assert!(unsigned.verify::<Renewal>(&[key.public()], 1).is_err());
+        assert_eq!(
+            unsigned.peek::<Renewal>().unwrap(),
+            statement(),
+            "to be shown, not believed"
+        );
+        assert_eq!(Envelope::from_json(&unsigned.to_json()).unwrap(), unsigned);
+    }
+
+    #[test]
+    fn only_the_payload_type_of_in_toto_is_taken() {
+        let key = key();
+        let other = [
+            "application/json",
+            "application/vnd.in-toto+json ",
+            "APPLICATION/VND.IN-TOTO+JSON",
+            "",
+        ];
+        for payload_type in other {
+            let mut envelope = Envelope::unsigned(statement().to_payload());
+            envelope.payload_type = payload_type.to_owned();
+            envelope.add_signature(&key).unwrap();
+            let refused = envelope.verify::<Renewal>(&[key.public()], 1);
+            assert!(
+                matches!(
+                    refused,
+                    Err(VerifyError::Statement(StatementError::PayloadType(_)))
+                ),
+                "{payload_type}"
+            );
+            assert!(envelope.peek::<Renewal>().is_err());
+        }
+    }
+
+    #[test]
+    fn only_the_statement_asked_for_is_taken() {
+        assert!(verifies(payload(|_| {})));
+        assert!(
+            verifies(payload(|value| value["unknown"] = json!({"x": [1, 2.5]}))),
+            "unknown members are ignored"
+        );
+        assert!(verifies(payload(
+            |value| value["predicate"]["unknown"] = json!(1)
+        )));
+        assert!(verifies(payload(
+            |value| value["subject"][0]["unknown"] = json!(1)
+        )));
+        let other_type =
+            |value: &mut Value| value["_type"] = json!("https://in-toto.io/Statement/v0.1");
+        assert!(!verifies(payload(other_type)));
+        let other_predicate =
+            |value: &mut Value| value["predicateType"] = json!("https://pristine.dev/image/v1");
+        assert!(!verifies(payload(other_predicate)));
+        assert!(!verifies(payload(
+            |value| value["predicateType"] = json!("https://pristine.dev/renewal/v2")
+        )));
+        assert!(!verifies(payload(|value| value["subject"] = json!([]))));
+        assert!(!verifies(payload(|value| value["predicate"] = json!({}))));
+        assert!(!verifies(payload(
+            |value| value["unknown"] = json!(9_007_199_254_740_992_u64)
+        )));
+        assert!(!verifies(b"{}".to_vec()));
+        assert!(!verifies(Vec::new()));
+    }
+
+    #[test]
+    fn a_member_named_twice_in_a_payload_is_refused() {
+        let text = String::from_utf8(statement().to_payload()).unwrap();
+        assert!(!verifies(
+            text.replace("\"csr\":", "\"csr\":\"x\",\"csr\":")
+                .into_bytes()
+        ));
+        assert!(!verifies(
+            text.replace("\"subject\":", "\"x\":1,\"x\":1,\"subject\":")
+                .into_bytes()
+        ));
+        assert!(!verifies(
+            text.replace("\"_type\":", "\"\\u005ftype\":\"\",\"_type\":")
+                .into_bytes()
+        ));
+        assert!(!verifies(format!("{text} x").into_bytes()));
+        assert!(!verifies(format!("\u{feff}{text}").into_bytes()));
+    }
+
+    #[test]
+    fn another_role_is_named_as_such() {
+        let key = key();
+        let envelope = Envelope::sign(statement().to_payload(), &key).unwrap();
+        let refused = envelope.verify::<Assignment>(&[key.public()], 1);
+        assert!(matches!(
+            refused,
+            Err(VerifyError::Statement(StatementError::PredicateType { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_payload_above_its_limit_is_refused() {
+        let long = payload(|value| value["predicate"]["csr"] = json!("x".repeat(1 << 20)));
+        let key = key();
+        let envelope = Envelope::sign(long, &key).unwrap();
+        let read = Envelope::from_json(&envelope.to_json()).unwrap();
+        let refused = read.verify::<Renewal>(&[key.public()], 1);
+        assert!(matches!(
+            refused,
+            Err(VerifyError::Statement(StatementError::TooLong { .. }))
+        ));
+    }
+
+    #[test]
+    fn both_alphabets_are_read_and_the_standard_one_is_written() {
+        let bytes = [0xfb, 0xef, 0xbe, 0xff];
+        for text in ["++++/w==", "----_w==", "++++/w", "----_w"] {
+            assert_eq!(
+                decode_base64(text, "x", 100).unwrap()[3],
+                bytes[3],
+                "{text}"
+            );
+        }
+        for bad in ["++--/w==", "++++/x==", "+ +++/w==", "++++/w==\n", "+", "é"] {
+            assert!(decode_base64(bad, "x", 100).is_err(), "{bad}");
+        }
+        let envelope = Envelope {
+            payload: bytes.to_vec(),
+            payload_type: PAYLOAD_TYPE.to_owned(),
+            signatures: vec![Signature {
+                keyid: String::new(),
+                sig: bytes.to_vec(),
+            }],
+        };
+        let json: Value = serde_json::from_slice(&envelope.to_json()).unwrap();
+        assert_eq!(json["payload"], "++++/w==");
+        assert_eq!(json["signatures"][0]["sig"], json["payload"]);
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused() {
+        let good = json!({"payload": "e30=", "payloadType": PAYLOAD_TYPE, "signatures": [{"sig": "AA=="}], "extra": 1});
+        let read = |value: &Value| Envelope::from_json(&serde_json::to_vec(value).unwrap());
+        assert_eq!(
+            read(&good).unwrap().signatures()[0].keyid,
+            "",
+            "a keyid may be missing"
+        );
+        let mut null = good.clone();
+        null["signatures"][0]["keyid"] = Value::Null;
+        assert!(read(&null).is_ok());
+        for missing in ["payload", "payloadType", "signatures"] {
+            let mut bad = good.clone();
+            bad.as_object_mut().unwrap().remove(missing);
+            assert!(read(&bad).is_err(), "{missing}");
+        }
+        let mut many = good.clone();
+        many["signatures"] = vec![json!({"sig": "AA=="}); MAX_SIGNATURES + 1].into();
+        assert!(matches!(
+            read(&many),
+            Err(EnvelopeError::TooManySignatures(65))
+        ));
+        let mut long = good;
+        long["signatures"][0]["sig"] = json!("A".repeat(10_000));
+        assert!(matches!(
+            read(&long),
+            Err(EnvelopeError::TooLong("signature"))
+        ));
+        let twice = br#"{"payload":"e30=","payload":"e30=","payloadType":"x","signatures":[]}"#;
+        assert!(Envelope::from_json(twice).is_err());
+    }
+}

@@ -474,3 +474,141 @@ fn hex(bytes: &[u8]) -> String {
         .flat_map(|byte| [digit(byte >> 4), digit(byte & 0x0f)])
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::*;
+
+    const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAQ2anpJUNLG1Zg3tL0D5hcN+x+/inVr6gSLDCFlpNyr0=\n\
+        -----END PUBLIC KEY-----\n";
+    const P256_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFFtA4ucJ5tthFJ5sz/Oaa/3WgFzR\n\
+        krWuK3V7t8i3zK8sQdI+rOQj3MZnegUT0e03t3DUAlQa8PG4T+qFX77JfA==\n\
+        -----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn keyids_are_those_of_the_tuf_convention() {
+        let ed25519 = PublicKey::from_pem(ED25519_PEM).unwrap();
+        assert_eq!(
+            ed25519.keyid().as_str(),
+            "25efdb5c6fd03adb2b0f444fc7db734cd646d95e937a22b06cc5aa6745103803"
+        );
+        let p256 = PublicKey::from_pem(P256_PEM).unwrap();
+        assert_eq!(
+            p256.keyid().as_str(),
+            "be1a1e7a59588fd5d7d8fe99e69b9556e585112806d8b351322d0c6e8e23348c"
+        );
+    }
+
+    #[test]
+    fn a_key_has_one_pem_however_it_was_wrapped() {
+        for pem in [ED25519_PEM, P256_PEM] {
+            let key = PublicKey::from_pem(pem).unwrap();
+            assert_eq!(key.to_pem(), pem);
+            let windows = pem.replace('\n', "\r\n");
+            assert_eq!(PublicKey::from_pem(&windows).unwrap().keyid(), key.keyid());
+            let without_end = pem.trim_end();
+            assert_eq!(PublicKey::from_pem(without_end).unwrap(), key);
+            let json = serde_json::to_string(&key).unwrap();
+            assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn a_public_key_that_is_not_in_its_one_form_is_refused() {
+        let block = |label: &str, body: &str| {
+            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+        };
+        let body = "MCowBQYDK2VwAyEAQ2anpJUNLG1Zg3tL0D5hcN+x+/inVr6gSLDCFlpNyr0=";
+        let url_safe = body.replace('+', "-").replace('/', "_");
+        for bad in [
+            String::new(),
+            body.to_owned(),
+            format!("note\n{ED25519_PEM}"),
+            format!("{ED25519_PEM}{P256_PEM}"),
+            block("PRIVATE KEY", body),
+            block("CERTIFICATE", body),
+            block("PUBLIC KEY", &url_safe),
+            block("PUBLIC KEY", body.trim_end_matches('=')),
+            block("PUBLIC KEY", ""),
+            ED25519_PEM.replace("END PUBLIC", "END PRIVATE"),
+            ED25519_PEM.replace("-----END PUBLIC KEY-----\n", ""),
+            "A".repeat(MAX_PEM + 1),
+        ] {
+            assert!(PublicKey::from_pem(&bad).is_err(), "{bad}");
+        }
+        for good in [ED25519_PEM, P256_PEM] {
+            let der = PublicKey::from_pem(good).unwrap().spki_der();
+            assert!(PublicKey::from_spki_der(&der[..der.len() - 1]).is_err());
+            assert!(PublicKey::from_spki_der(&[der.as_slice(), &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_point_beside_the_curve_is_refused() {
+        let mut der = PublicKey::from_pem(P256_PEM).unwrap().spki_der();
+        *der.last_mut().unwrap() ^= 1;
+        assert!(matches!(
+            PublicKey::from_spki_der(&der),
+            Err(KeyError::NotAPoint)
+        ));
+        let mut compressed = PublicKey::from_pem(P256_PEM).unwrap().spki_der();
+        compressed[P256_SPKI.len()] = 0x02;
+        assert!(matches!(
+            PublicKey::from_spki_der(&compressed),
+            Err(KeyError::Unsupported)
+        ));
+    }
+
+    #[test]
+    fn a_private_key_comes_back_from_its_pem_and_signs_alike() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::P256] {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            assert_eq!(key.algorithm(), algorithm);
+            let again = PrivateKey::from_pem(&key.to_pem()).unwrap();
+            assert_eq!(again.public(), key.public());
+            let signature = again.sign(b"message").unwrap();
+            assert!(key.public().verify(b"message", &signature));
+            assert!(!key.public().verify(b"massage", &signature));
+            assert!(!key.public().verify(b"message", &signature[1..]));
+            assert!(!key.public().verify(b"message", &[]));
+            let other = PrivateKey::generate(algorithm).unwrap();
+            assert!(!other.public().verify(b"message", &signature));
+            assert!(PrivateKey::from_pem(&key.public().to_pem()).is_err());
+            assert!(PrivateKey::from_pkcs8_der(&key.pkcs8_der()[1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+        assert_eq!(
+            format!("{key:?}"),
+            format!("PrivateKey(ed25519 {})", key.public().keyid())
+        );
+    }
+
+    #[test]
+    fn a_node_is_named_by_half_the_digest_of_its_key() {
+        let key = PublicKey::from_pem(ED25519_PEM).unwrap();
+        let id = NodeId::of(&key);
+        assert_eq!(id.as_str(), &Digest::of(&key.spki_der()).to_string()[..32]);
+        assert_eq!(NodeId::of_spki_der(&key.spki_der()), id);
+        assert_eq!(id.to_string().parse::<NodeId>().unwrap(), id);
+        for bad in [
+            &id.as_str()[1..],
+            &id.as_str().to_uppercase(),
+            "",
+            &"g".repeat(32),
+            &format!("{id}0"),
+        ] {
+            assert!(
+                bad.parse::<NodeId>().is_err() || *bad == *id.as_str(),
+                "{bad}"
+            );
+        }
+        assert!(serde_json::from_str::<NodeId>("\"no\"").is_err());
+    }
+}

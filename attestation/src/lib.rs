@@ -3,6 +3,8 @@
 //! Bytes in, values out: this crate opens no file and no socket, reads no clock and starts no thread.
 #![forbid(unsafe_code)]
 
+pub mod appraisal;
+pub mod difference;
 pub mod digest;
 pub mod dsse;
 pub mod entry;

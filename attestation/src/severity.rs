@@ -326,3 +326,187 @@ impl Place<'_> {
         ])
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::*;
+    use crate::scope::Expect;
+    use crate::time::Timestamp;
+
+    const DIGEST: &str =
+        "sha256digest=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn file(path: &str, mode: &str, rest: &str) -> Line {
+        Line::parse(&format!(
+            "{path} type=file mode={mode} uid=0 gid=0 {rest}size=0 {DIGEST}"
+        ))
+        .unwrap()
+    }
+
+    fn of(expected: Option<&Line>, found: Option<&Line>) -> Severity {
+        let path = expected.or(found).unwrap().path();
+        of_difference(
+            expected.map(Line::entry).as_ref(),
+            found.map(Line::entry).as_ref(),
+            &path,
+        )
+    }
+
+    #[test]
+    fn privilege_gained_is_critical_wherever_it_is() {
+        let plain = file("./usr/share/doc/x", "0755", "");
+        for found in ["4755", "2755", "6755"] {
+            assert_eq!(
+                of(Some(&plain), Some(&file("./usr/share/doc/x", found, ""))),
+                Severity::Critical
+            );
+            assert_eq!(
+                of(None, Some(&file("./usr/share/doc/x", found, ""))),
+                Severity::Critical
+            );
+        }
+        let text = plain.as_str();
+        let capable = Line::parse(&format!(
+            "{text} xattr.security.capability=AQAAAgAgAAAAAAAAAAAAAAAAAAA="
+        ))
+        .unwrap();
+        assert_eq!(of(Some(&plain), Some(&capable)), Severity::Critical);
+        assert_ne!(
+            of(Some(&capable), Some(&plain)),
+            Severity::Critical,
+            "lost, not gained"
+        );
+        let directory = Line::parse("./srv/d type=dir mode=2755 uid=0 gid=0").unwrap();
+        assert_eq!(
+            of(None, Some(&directory)),
+            Severity::Medium,
+            "setgid of a directory is no privilege"
+        );
+        let setuid = file("./bin/su", "4755", "");
+        let other = Line::parse(&setuid.as_str().replace("size=0", "size=1")).unwrap();
+        assert_eq!(
+            of(Some(&setuid), Some(&other)),
+            Severity::Critical,
+            "other content under setuid"
+        );
+    }
+
+    #[test]
+    fn places_have_their_severity() {
+        let places = [
+            ("./etc/ld.so.preload", Severity::Critical),
+            ("./etc/ld.so.conf.d/x.conf", Severity::Critical),
+            (
+                "./usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+                Severity::Critical,
+            ),
+            ("./etc/passwd", Severity::Critical),
+            ("./etc/shadow", Severity::Critical),
+            ("./etc/group", Severity::Critical),
+            ("./etc/sudoers.d/x", Severity::Critical),
+            ("./etc/pam.d/sshd", Severity::Critical),
+            ("./etc/ssh/sshd_config", Severity::Critical),
+            ("./root/.ssh/authorized_keys", Severity::Critical),
+            ("./home/a/.ssh/authorized_keys", Severity::Critical),
+            (
+                "./usr/lib/x86_64-linux-gnu/security/pam_unix.so",
+                Severity::Critical,
+            ),
+            ("./etc/systemd/system/x.service", Severity::High),
+            ("./usr/lib/systemd/system/x.service", Severity::High),
+            ("./etc/cron.d/x", Severity::High),
+            ("./etc/crontab", Severity::High),
+            ("./var/spool/cron/crontabs/root", Severity::High),
+            ("./etc/rc3.d/S01x", Severity::High),
+            ("./usr/lib/libx.so", Severity::High),
+            ("./usr/lib/libx.so.6", Severity::High),
+            ("./usr/lib/modules/6/kernel/x.ko.xz", Severity::High),
+            ("./boot/vmlinuz", Severity::High),
+            ("./etc/profile.d/x.sh", Severity::High),
+            ("./root/.bashrc", Severity::High),
+            ("./usr/bin/notes", Severity::High),
+            ("./etc/motd", Severity::Medium),
+            ("./etc/passwd.d", Severity::Medium),
+            ("./srv/etc/shadow", Severity::Medium),
+            ("./etc/rcs", Severity::Medium),
+            ("./usr/lib/x.sort", Severity::Medium),
+            ("./usr/share/doc/bash/README", Severity::Low),
+            ("./usr/share/man/man1/ls.1.gz", Severity::Low),
+        ];
+        for (path, severity) in places {
+            let line = file(path, "0644", "");
+            assert_eq!(of(None, Some(&line)), severity, "{path} added");
+            assert_eq!(of(Some(&line), None), severity, "{path} removed");
+        }
+    }
+
+    #[test]
+    fn what_runs_is_high_and_what_became_a_program_too() {
+        let data = file("./srv/data", "0644", "");
+        assert_eq!(
+            of(Some(&data), Some(&file("./srv/data", "0755", ""))),
+            Severity::High
+        );
+        assert_eq!(
+            of(Some(&data), Some(&file("./srv/data", "0600", ""))),
+            Severity::Medium
+        );
+    }
+
+    #[test]
+    fn flags_user_attributes_and_time_alone_are_low() {
+        let plain = file("./etc/shadow", "0640", "");
+        let flagged = file("./etc/shadow", "0640", "flags=schg ");
+        let timed = file("./etc/shadow", "0640", "time=1.000000000 ");
+        let labelled = Line::parse(&format!("{} xattr.user.x=AA==", plain.as_str())).unwrap();
+        for slight in [&flagged, &timed, &labelled] {
+            assert_eq!(of(Some(&plain), Some(slight)), Severity::Low);
+            assert_eq!(of(Some(slight), Some(&plain)), Severity::Low);
+        }
+        let acl = Line::parse(&format!(
+            "{} xattr.system.posix_acl_access=AA==",
+            plain.as_str()
+        ))
+        .unwrap();
+        assert_eq!(of(Some(&plain), Some(&acl)), Severity::Critical);
+    }
+
+    #[test]
+    fn the_gravest_come_first() {
+        let difference = |line: Line| Difference {
+            path: line.path(),
+            expect: Expect::Sealed,
+            expected: None,
+            found: Some(line),
+            actor: None,
+            at: Timestamp::from_micros(0),
+        };
+        let order = [
+            file("./z", "4755", ""),
+            file("./etc/ld.so.preload", "0644", ""),
+            file("./etc/passwd", "0644", ""),
+            file("./etc/cron.d/x", "0644", ""),
+            file("./usr/bin/a", "0755", ""),
+            file("./usr/bin/b", "0755", ""),
+            file("./etc/motd", "0644", ""),
+            file("./usr/share/doc/x", "0644", ""),
+        ];
+        let wanted: Vec<Difference> = order.into_iter().map(difference).collect();
+        let mut sorted = wanted.clone();
+        sorted.reverse();
+        sort_gravest_first(&mut sorted);
+        assert_eq!(sorted, wanted);
+    }
+
+    #[test]
+    fn every_kind_has_a_severity() {
+        assert_eq!(of_kind(ViolationKind::Fork), Severity::Critical);
+        assert_eq!(of_kind(ViolationKind::Mount), Severity::High);
+        assert_eq!(of_kind(ViolationKind::Gap), Severity::Medium);
+        assert_eq!(
+            serde_json::to_string(&Severity::Critical).unwrap(),
+            "\"critical\""
+        );
+    }
+}

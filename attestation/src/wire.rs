@@ -285,3 +285,122 @@ impl Problem {
 fn about_blank() -> String {
     "about:blank".to_owned()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::json::from_slice_strict;
+    use crate::key::{Algorithm, PrivateKey};
+
+    fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+        from_slice_strict(&serde_json::to_vec(value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_in_a_body_is_dsse() {
+        let envelope = Envelope::unsigned(b"{}".to_vec());
+        let request = EnrolmentRequest {
+            statement: envelope.clone(),
+            token: None,
+        };
+        let value = serde_json::to_value(&request).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "statement": {"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []},
+                "token": null,
+            })
+        );
+        assert_eq!(read::<EnrolmentRequest>(&value), request);
+        let attestations = AttestationsRequest {
+            statements: vec![envelope],
+            quote: None,
+        };
+        let value = serde_json::to_value(&attestations).unwrap();
+        assert_eq!(value.as_object().unwrap().len(), 1, "no quote, no member");
+        assert_eq!(read::<AttestationsRequest>(&value), attestations);
+        let twice =
+            br#"{"statements":[{"payload":"","payload":"","payloadType":"x","signatures":[]}]}"#;
+        assert!(from_slice_strict::<AttestationsRequest>(twice).is_err());
+        assert!(
+            from_slice_strict::<AttestationsRequest>(br#"{"statements":[],"statements":[]}"#)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn keys_in_answers_are_pem() {
+        let key = PrivateKey::generate(Algorithm::Ed25519).unwrap().public();
+        let keys = CollectorKeys {
+            receipt: key.clone(),
+            assignment: key.clone(),
+            verdict: key.clone(),
+        };
+        let answer = EnrolmentAnswer {
+            node: NodeId::of(&key),
+            certificate: "c".to_owned(),
+            ca: "ca".to_owned(),
+            agents: vec!["https://a:8443".to_owned()],
+            log: "a/log".to_owned(),
+            publishers: vec![PublisherKeys {
+                image: "web".to_owned(),
+                keys: vec![key.clone()],
+                threshold: 1,
+            }],
+            keys,
+            interval: 30,
+        };
+        let value = serde_json::to_value(&answer).unwrap();
+        assert_eq!(value["keys"]["verdict"], key.to_pem());
+        assert_eq!(value["publishers"][0]["keys"][0], key.to_pem());
+        assert_eq!(read::<EnrolmentAnswer>(&value), answer);
+    }
+
+    #[test]
+    fn an_answer_has_the_members_of_the_format() {
+        let answer: AttestationsAnswer = read(&json!({
+            "receipts": [], "verdict": "unknown-image", "fresh": true, "challenge": "c",
+            "expires": "2026-01-01T00:00:00.000000Z", "interval": 30, "assignment": null,
+            "requests": [{"kind": "rescan"}, {"kind": "later", "x": 1},
+                         {"kind": "accept", "path": "./a", "found": "./a type=fifo mode=0600 uid=0 gid=0"}],
+            "refused": {"index": 1, "code": "sequence", "expected": {"sequence": 4, "previous": null}},
+            "unknown": {},
+        }));
+        assert_eq!(answer.verdict, Some(Verdict::UnknownImage));
+        assert_eq!(answer.requests[0].kind, RequestKind::Rescan);
+        assert_eq!(answer.requests[1].kind, RequestKind::Unknown);
+        assert_eq!(answer.requests[2].path.as_ref().unwrap().to_string(), "./a");
+        assert_eq!(
+            answer.refused.unwrap().expected.unwrap(),
+            Expected {
+                sequence: 4,
+                previous: None
+            }
+        );
+        assert_eq!(read::<ChallengeRequest>(&json!({})), ChallengeRequest {});
+    }
+
+    #[test]
+    fn a_problem_is_the_body_of_rfc_9457() {
+        let problem = Problem::new(409, "sequence", "out of sequence")
+            .with_detail("wanted 4")
+            .with_expected(Expected {
+                sequence: 4,
+                previous: Some(Digest::ZERO),
+            });
+        let value = serde_json::to_value(&problem).unwrap();
+        assert_eq!(value["type"], "about:blank");
+        assert_eq!(value["status"], 409);
+        assert_eq!(value["code"], "sequence");
+        assert_eq!(value["expected"]["sequence"], 4);
+        assert_eq!(read::<Problem>(&value), problem);
+        assert_eq!(
+            read::<Problem>(&json!({})).code,
+            "",
+            "what a proxy answers is readable too"
+        );
+    }
+}

@@ -546,3 +546,335 @@ pub enum Assurance {
     #[serde(other)]
     Unknown,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+pub(super) mod tests {
+    use std::io::Write as _;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::statement::Subject;
+
+    const PIPE: &str = "./run/pipe type=fifo mode=0600 uid=0 gid=0";
+    const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    /// A heartbeat of a node that has nothing to say.
+    pub(in crate::statement) fn quiet() -> Statement<Attestation> {
+        let predicate = Attestation {
+            log: "collector.example/log".to_owned(),
+            sequence: 7,
+            previous: Some(Digest::of(b"6")),
+            boot: "0b7b9c5e-6b0a-4f0e-8f57-6d1d9a3d4f11".to_owned(),
+            issued: NOW,
+            monotonic: 123_456_789,
+            goodbye: false,
+            rewound: false,
+            challenge: Some(Digest::of(b"challenge").to_string()),
+            checkpoint: None,
+            image: Some(Digest::of(b"image")),
+            entries: 140_000,
+            local: Digest::of(b"local"),
+            growing: Digest::of(b"growing"),
+            pins: Some(FileRef {
+                sha256: Digest::of(b"pins"),
+                size: 70_000,
+            }),
+            coverage: Coverage {
+                watch: WatchCoverage {
+                    rung: Rung::A,
+                    limits: vec!["no actor after exit".to_owned()],
+                    limits_total: None,
+                },
+                since: Some(NOW),
+                read: Some(NOW),
+                gaps: vec![],
+                gaps_total: None,
+                unreadable: vec![],
+                unreadable_total: None,
+                unsettled: vec![],
+                unsettled_total: None,
+                mounts: Mounts {
+                    sha256: Digest::of(b"mounts"),
+                    unexpected: vec![],
+                    unexpected_total: None,
+                },
+            },
+            differences: vec![],
+            differences_total: None,
+            r#as: None,
+            grown: vec![],
+            grown_total: None,
+            touched: vec![],
+            touched_total: None,
+            sessions: vec![],
+            sessions_total: None,
+            agent: AgentFacts {
+                version: "0.1.0".to_owned(),
+                exe_sha256: Some(Digest::of(b"agent")),
+                config_sha256: Some(Digest::of(b"config")),
+            },
+            claims: vec![Assurance::Software],
+            snapshot: None,
+        };
+        Statement::about(
+            Subject::of_tree("0".repeat(32), &Digest::of(b"tree")),
+            predicate,
+        )
+    }
+
+    fn difference() -> Difference {
+        Difference {
+            path: "./run/pipe".parse().unwrap(),
+            expect: Expect::Sealed,
+            expected: None,
+            found: Some(Line::parse(PIPE).unwrap()),
+            actor: Some(Actor {
+                pid: 1,
+                ..Actor::default()
+            }),
+            at: NOW,
+        }
+    }
+
+    /// Everything that a statement can say.
+    fn full() -> Statement<Attestation> {
+        let mut statement = quiet();
+        let said = &mut statement.predicate;
+        said.goodbye = true;
+        said.rewound = true;
+        said.checkpoint = Some("note".to_owned());
+        said.differences = vec![difference()];
+        said.differences_total = Some(1);
+        said.r#as = Some(5);
+        said.grown = vec![Grown {
+            path: "./run/pipe".parse().unwrap(),
+            found: Line::parse(PIPE).unwrap(),
+        }];
+        said.touched = vec![Touched {
+            path: "./etc/motd".parse().unwrap(),
+            event: "write".to_owned(),
+            count: 2,
+            first: NOW,
+            last: NOW,
+            actor: None,
+        }];
+        said.sessions = vec![Session {
+            session: 3,
+            auid: 1000,
+            user: Some("ann".to_owned()),
+            from: Some("192.0.2.1".to_owned()),
+            tty: Some("pts/0".to_owned()),
+            started: NOW,
+            ended: Some(NOW),
+            commands: vec![SessionCommand {
+                at: NOW,
+                pid: 9,
+                exe: "./usr/bin/vi".to_owned(),
+                arguments: None,
+                exit: Some(-1),
+            }],
+            dropped: 4,
+        }];
+        said.snapshot = Some(FileRef {
+            sha256: Digest::of(b"all"),
+            size: 1,
+        });
+        let coverage = &mut said.coverage;
+        coverage.gaps = vec![Gap {
+            from: NOW,
+            to: Some(NOW),
+            cause: "overflow".to_owned(),
+            paths: vec!["./etc".parse().unwrap()],
+            paths_total: Some(2),
+        }];
+        coverage.unreadable = vec![Unreadable {
+            path: "./x".parse().unwrap(),
+            error: "EIO".to_owned(),
+        }];
+        coverage.unsettled = vec!["./y".parse().unwrap()];
+        coverage.mounts.unexpected = vec![UnexpectedMount {
+            path: "./etc".parse().unwrap(),
+            source: "tmpfs".to_owned(),
+            r#type: "tmpfs".to_owned(),
+            actor: None,
+        }];
+        statement
+    }
+
+    #[test]
+    fn a_statement_is_read_as_it_was_written() {
+        for statement in [quiet(), full()] {
+            let payload = statement.to_payload();
+            assert_eq!(Statement::from_payload(&payload).unwrap(), statement);
+        }
+    }
+
+    #[test]
+    fn members_have_the_names_of_the_format() {
+        let value: Value = serde_json::from_slice(&full().to_payload()).unwrap();
+        assert_eq!(value["_type"], "https://in-toto.io/Statement/v1");
+        assert_eq!(
+            value["predicateType"],
+            "https://pristine.dev/attestation/v1"
+        );
+        assert_eq!(
+            value["subject"][0]["digest"]["pristineTree"],
+            Digest::of(b"tree").to_string()
+        );
+        let said = &value["predicate"];
+        assert_eq!(said["issued"], "2023-11-14T22:13:20.000000Z");
+        assert_eq!(said["as"], 5);
+        assert_eq!(said["goodbye"], true);
+        assert_eq!(said["previous"], Digest::of(b"6").to_string());
+        assert_eq!(said["pins"]["size"], 70_000);
+        assert_eq!(said["coverage"]["watch"]["rung"], "A");
+        assert_eq!(said["coverage"]["gaps"][0]["paths"], json!(["./etc"]));
+        assert_eq!(said["coverage"]["unsettled"], json!(["./y"]));
+        assert_eq!(said["coverage"]["mounts"]["unexpected"][0]["type"], "tmpfs");
+        assert_eq!(said["claims"], json!(["software"]));
+        let difference = &said["differences"][0];
+        assert_eq!(difference["expect"], "sealed");
+        assert_eq!(difference["expected"], Value::Null, "null, not left out");
+        assert!(difference.as_object().unwrap().contains_key("expected"));
+        assert_eq!(difference["found"], PIPE);
+        assert_eq!(difference["actor"], json!({"pid": 1, "confidence": "low"}));
+        assert_eq!(said["sessions"][0]["commands"][0]["exit"], -1);
+    }
+
+    #[test]
+    fn an_expected_or_found_line_that_is_left_out_is_null() {
+        let text = String::from_utf8(full().to_payload())
+            .unwrap()
+            .replace("\"expected\":null,", "");
+        let read: Statement<Attestation> = Statement::from_payload(text.as_bytes()).unwrap();
+        assert_eq!(read.predicate.differences[0].expected, None);
+    }
+
+    #[test]
+    fn a_line_or_a_path_that_is_not_in_its_one_form_is_refused() {
+        let text = String::from_utf8(full().to_payload()).unwrap();
+        for (good, bad) in [
+            ("mode=0600", "mode=600"),
+            ("\"./etc/motd\"", "\"./etc//motd\""),
+            ("\"./etc/motd\"", "\"etc/motd\""),
+            ("\"sealed\"", "\"Sealed\""),
+            ("\"sequence\":7", "\"sequence\":7.0"),
+            ("\"sequence\":7", "\"sequence\":-7"),
+            ("\"sequence\":7", "\"sequence\":\"7\""),
+            (".000000Z", ".0000000Z"),
+            (".000000Z", ".000000+00:00"),
+        ] {
+            let changed = text.replace(good, bad);
+            assert_ne!(changed, text, "{good}");
+            assert!(
+                Statement::<Attestation>::from_payload(changed.as_bytes()).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_words_of_later_versions_do_not_stop_a_reader() {
+        let text = String::from_utf8(quiet().to_payload()).unwrap();
+        let later = text.replace("[\"software\"]", "[\"software\",\"enclave\"]");
+        let read: Statement<Attestation> = Statement::from_payload(later.as_bytes()).unwrap();
+        assert_eq!(
+            read.predicate.claims,
+            [Assurance::Software, Assurance::Unknown]
+        );
+    }
+
+    #[test]
+    fn a_quiet_request_body_is_small() {
+        let key = crate::key::PrivateKey::generate(crate::key::Algorithm::P256).unwrap();
+        let envelope = crate::dsse::Envelope::sign(quiet().to_payload(), &key).unwrap();
+        let body = crate::wire::AttestationsRequest {
+            statements: vec![envelope],
+            quote: None,
+        };
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&serde_json::to_vec(&body).unwrap()).unwrap();
+        let size = gzip.finish().unwrap().len();
+        assert!(size <= 2048, "{size} bytes");
+    }
+
+    #[test]
+    fn time_sequence_challenge_and_growth_are_quiet() {
+        let before = quiet();
+        let mut after = quiet();
+        after.predicate.sequence += 1;
+        after.predicate.previous = None;
+        after.predicate.issued = after.predicate.issued.saturating_add_secs(30);
+        after.predicate.monotonic += 1;
+        after.predicate.challenge = None;
+        after.predicate.coverage.read = None;
+        assert!(after.is_quiet_after(&before));
+        after.predicate.growing = Digest::of(b"more");
+        assert!(
+            !after.is_quiet_after(&before),
+            "a tree that changed without a word"
+        );
+        after.predicate.grown = full().predicate.grown;
+        assert!(after.is_quiet_after(&before));
+    }
+
+    #[test]
+    fn anything_else_is_not_quiet() {
+        let before = quiet();
+        let changes: [fn(&mut Statement<Attestation>); 14] = [
+            |after| after.subject = vec![Subject::of_tree("0".repeat(32), &Digest::ZERO)],
+            |after| after.predicate.goodbye = true,
+            |after| after.predicate.rewound = true,
+            |after| after.predicate.image = None,
+            |after| after.predicate.boot.push('x'),
+            |after| after.predicate.entries += 1,
+            |after| after.predicate.local = Digest::ZERO,
+            |after| after.predicate.pins = None,
+            |after| after.predicate.coverage.gaps = full().predicate.coverage.gaps,
+            |after| after.predicate.coverage.unreadable_total = Some(1),
+            |after| after.predicate.differences = full().predicate.differences,
+            |after| after.predicate.touched = full().predicate.touched,
+            |after| after.predicate.sessions = full().predicate.sessions,
+            |after| after.predicate.agent.version.push('x'),
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let mut after = quiet();
+            change(&mut after);
+            assert!(!after.is_quiet_after(&before), "change {at}");
+        }
+    }
+
+    #[test]
+    fn naming_the_statement_that_has_the_differences_is_quiet() {
+        let mut before = quiet();
+        before.predicate.differences = vec![difference()];
+        let mut after = quiet();
+        after.predicate.r#as = Some(before.predicate.sequence);
+        assert!(after.is_quiet_after(&before));
+        let mut third = quiet();
+        third.predicate.r#as = Some(before.predicate.sequence);
+        assert!(third.is_quiet_after(&after));
+        third.predicate.r#as = Some(before.predicate.sequence - 1);
+        assert!(!third.is_quiet_after(&after));
+        assert!(
+            !quiet().is_quiet_after(&before),
+            "differences that went away"
+        );
+    }
+
+    #[test]
+    fn lists_have_limits() {
+        let mut statement = quiet();
+        let said = &mut statement.predicate;
+        said.differences = vec![difference(); Attestation::MAX_DIFFERENCES];
+        said.coverage.unsettled = vec!["./x".parse().unwrap(); Attestation::MAX_LIST];
+        said.check_limits().unwrap();
+        said.differences.push(difference());
+        assert_eq!(said.check_limits().unwrap_err().list, "differences");
+        said.differences.clear();
+        said.coverage.unsettled.push("./x".parse().unwrap());
+        assert_eq!(said.check_limits().unwrap_err().list, "coverage.unsettled");
+    }
+}
