@@ -1,8 +1,39 @@
 //! The agent on a node: it scans a root, watches it, and sends signed attestations to a collector.
+//!
+//! [`run`] is the whole of it, [`enroll`] comes before. Threads: the watch reads events, the engine looks and signs,
+//! the uplink speaks; between them are bounded values, and the disk before the network.
 #![deny(unsafe_code)]
 
 pub mod actor;
+mod agent;
+pub mod chain;
+pub mod clock;
+pub mod config;
+mod durable;
+pub mod engine;
+pub mod enroll;
+pub mod event;
+pub mod identity;
+pub mod image;
+pub mod journal;
+pub mod link;
+pub mod monitor;
 pub mod scan;
+pub mod spool;
+pub mod statement;
+pub mod status;
 #[allow(unsafe_code, reason = "the one address of system calls that no dependency wraps")]
 mod sys;
+pub mod tls;
+mod transport;
+pub mod uplink;
 pub mod watch;
+
+pub use self::agent::{RunError, run};
+pub use self::config::{AgentConfig, AgentSettings, ConfigError, Publisher};
+pub use self::durable::wipe;
+pub use self::enroll::{Door, EnrolError, EnrolOptions, Enrolled, enroll};
+pub use self::event::AgentEvent;
+
+/// Version and commit of this build.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PRISTINE_COMMIT"), ")");

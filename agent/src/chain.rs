@@ -1,0 +1,288 @@
+//! The chain of statements: who may sign the next one, with which sequence, and what comes before it.
+//!
+//! Signing, keeping and counting are one step under one lock, so that no sequence is ever given to two statements,
+//! whoever asks: the engine for what it found, the uplink when the collector stands elsewhere in the chain.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use attestation::dsse::Envelope;
+use attestation::key::{KeyError, NodeId, PrivateKey};
+use attestation::statement::{Attestation, Gap, Statement};
+
+use crate::spool::{Appended, Outgoing, Position, Spool, SpoolError};
+
+/// Why a statement was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The spool does not take it.
+    #[error("keep a statement")]
+    Spool(#[from] SpoolError),
+    /// The key does not sign.
+    #[error("sign a statement")]
+    Sign(#[from] KeyError),
+    /// It is larger than any statement may be.
+    #[error("statement of {0} bytes is larger than 1 MiB")]
+    TooLarge(usize),
+}
+
+/// The largest statement (FORMATS.md 5.2).
+pub const STATEMENT_BYTES: usize = 1 << 20;
+
+/// A statement that was signed and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Bytes of its payload.
+    pub bytes: usize,
+    /// Whether it is on disk.
+    pub appended: Appended,
+}
+
+/// What the spool holds, for status and decisions.
+#[derive(Clone, Debug, Default)]
+pub struct ChainState {
+    /// The next sequence.
+    pub next: u64,
+    /// The first without a receipt.
+    pub unsent: u64,
+    /// How many wait.
+    pub waiting: usize,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Why the disk takes no write.
+    pub failing: Option<String>,
+}
+
+/// The chain of one node.
+#[derive(Debug)]
+pub struct Chain {
+    inner: Mutex<Inner>,
+    key: PrivateKey,
+    node: NodeId,
+}
+
+#[derive(Debug)]
+struct Inner {
+    spool: Spool,
+    /// The next statement says that the node found itself behind.
+    rewound: bool,
+}
+
+impl Chain {
+    /// The chain that a spool holds.
+    pub fn new(spool: Spool, key: PrivateKey) -> Self {
+        let node = NodeId::of(&key.public());
+        Self {
+            inner: Mutex::new(Inner {
+                spool,
+                rewound: false,
+            }),
+            key,
+            node,
+        }
+    }
+
+    /// Whose chain it is.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Signs the next statement and keeps it; `predicate` has everything but its place in the chain.
+    pub fn sign(
+        &self,
+        statement: Statement<Attestation>,
+        quiet: bool,
+    ) -> Result<Signed, ChainError> {
+        let mut inner = self.lock();
+        self.sign_locked(&mut inner, statement, quiet)
+    }
+
+    fn sign_locked(
+        &self,
+        inner: &mut Inner,
+        mut statement: Statement<Attestation>,
+        quiet: bool,
+    ) -> Result<Signed, ChainError> {
+        let position = inner.spool.position();
+        statement.predicate.sequence = position.sequence;
+        statement.predicate.previous = position.previous;
+        statement.predicate.rewound |= inner.rewound;
+        let payload = statement.to_payload();
+        let bytes = payload.len();
+        if bytes > STATEMENT_BYTES {
+            return Err(ChainError::TooLarge(bytes));
+        }
+        // Base64 and signature around it.
+        if !inner.spool.has_room(bytes / 3 * 4 + 1024) {
+            return Err(SpoolError::Full.into());
+        }
+        let envelope = Envelope::sign(payload, &self.key)?;
+        let appended = inner
+            .spool
+            .append(envelope.payload_digest(), quiet, envelope.to_json())?;
+        inner.rewound = false;
+        Ok(Signed {
+            sequence: position.sequence,
+            bytes,
+            appended,
+        })
+    }
+
+    /// Whether the spool takes another statement of the usual size.
+    pub fn has_room(&self) -> bool {
+        self.lock().spool.has_room(16 * 1024)
+    }
+
+    /// Whether a quiet statement waits already.
+    pub fn quiet_waits(&self) -> bool {
+        self.lock().spool.quiet_waits()
+    }
+
+    /// Whether that sequence has its receipt.
+    pub fn is_receipted(&self, sequence: u64) -> bool {
+        sequence < self.lock().spool.unsent_from()
+    }
+
+    /// What the spool holds.
+    pub fn state(&self) -> ChainState {
+        let inner = self.lock();
+        let spool = &inner.spool;
+        ChainState {
+            next: spool.position().sequence,
+            unsent: spool.unsent_from(),
+            waiting: spool.waiting(),
+            waiting_bytes: spool.waiting_bytes(),
+            failing: spool.failing().map(str::to_owned),
+        }
+    }
+
+    /// The next statements to send.
+    pub fn batch(&self, statements: usize, bytes: usize) -> Result<Vec<Outgoing>, ChainError> {
+        Ok(self.lock().spool.batch(statements, bytes)?)
+    }
+
+    /// The newest statement, as it was signed.
+    pub fn newest(&self) -> Option<Statement<Attestation>> {
+        let outgoing = self.lock().spool.newest().ok()??;
+        Envelope::from_json(&outgoing.envelope).ok()?.peek().ok()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_drained(&self) -> bool {
+        self.lock().spool.waiting() == 0
+    }
+
+    /// Marks everything before `sequence` as receipted.
+    pub fn receipted_before(&self, sequence: u64) {
+        self.lock().spool.receipted_before(sequence);
+    }
+
+    /// How this chain relates to where the collector says it stands.
+    pub fn compare(&self, expected: Position) -> Standing {
+        let inner = self.lock();
+        let spool = &inner.spool;
+        let own = spool.position();
+        let digest_before = |sequence: u64| match sequence {
+            0 => Some(None),
+            _ if sequence == own.sequence => Some(own.previous),
+            _ => spool.payload(sequence - 1).map(Some),
+        };
+        let agrees = digest_before(expected.sequence).map(|digest| digest == expected.previous);
+        if expected.sequence > own.sequence || agrees == Some(false) {
+            return Standing::Behind;
+        }
+        if expected.sequence >= spool.unsent_from() {
+            return Standing::InStep;
+        }
+        match agrees {
+            Some(true) => Standing::Ahead,
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// Offers statements from `sequence` on again; `false` where the ring no longer holds them.
+    pub fn resend_from(&self, sequence: u64) -> bool {
+        self.lock().spool.resend_from(sequence)
+    }
+
+    /// Goes on from another place: what waits is set aside and its content told again from there, but for the first
+    /// `skip` of them, which the collector refused.
+    pub fn reposition(
+        &self,
+        to: Option<Position>,
+        rewound: bool,
+        gap: Option<&Gap>,
+        skip: usize,
+    ) -> Result<usize, ChainError> {
+        let mut inner = self.lock();
+        let to = to.unwrap_or_else(|| own_place(&inner.spool));
+        let aside = inner.spool.reposition(to)?;
+        inner.rewound |= rewound;
+        let mut renumbered = std::collections::BTreeMap::new();
+        let mut told = 0;
+        for outgoing in aside.iter().skip(skip) {
+            let Some(mut statement) = reread(outgoing) else {
+                continue;
+            };
+            let predicate = &mut statement.predicate;
+            predicate.challenge = None;
+            if let Some(named) = predicate.r#as {
+                predicate.r#as = Some(renumbered.get(&named).copied().unwrap_or(named));
+            }
+            if let Some(gap) = gap
+                && predicate.coverage.gaps.len() < Attestation::MAX_LIST
+            {
+                predicate.coverage.gaps.push(gap.clone());
+            }
+            let signed = self.sign_locked(&mut inner, statement, false)?;
+            renumbered.insert(outgoing.sequence, signed.sequence);
+            told += 1;
+        }
+        Ok(told)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere while it was held leaves the spool as its last record says: still true.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of the first statement that waits.
+fn own_place(spool: &Spool) -> Position {
+    let sequence = spool.unsent_from();
+    let own = spool.position();
+    if sequence == own.sequence {
+        return own;
+    }
+    let previous = sequence
+        .checked_sub(1)
+        .and_then(|before| spool.payload(before));
+    Position { sequence, previous }
+}
+
+fn reread(outgoing: &Outgoing) -> Option<Statement<Attestation>> {
+    let statement = Envelope::from_json(&outgoing.envelope)
+        .ok()
+        .and_then(|envelope| envelope.peek().ok());
+    if statement.is_none() {
+        tracing::error!(
+            sequence = outgoing.sequence,
+            "a statement that was set aside cannot be read"
+        );
+    }
+    statement
+}
+
+/// How the node's chain relates to where the collector stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It expects something that waits here, or what comes next.
+    InStep,
+    /// It was restored: it lacks statements that it receipted, and the chain before them is the same.
+    Ahead,
+    /// It lacks statements, and what lies before them is no longer kept here.
+    Unknown,
+    /// It has what this node does not: the disk was restored, or took no write.
+    Behind,
+}

@@ -1,0 +1,248 @@
+//! The command line of the agent: what was asked, done, and said.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pristine_agent::config::DEFAULT_PATH;
+use pristine_agent::identity::IdentityError;
+use pristine_agent::journal::{Level, chain};
+use pristine_agent::{
+    AgentConfig, AgentSettings, ConfigError, Door, EnrolError, EnrolOptions, RunError, VERSION,
+    clock, config, status,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A join token and its newline are never longer.
+const TOKEN_BYTES: u64 = 64 * 1024;
+
+/// Attests this node: tells a collector, signed, whether its root still is the image it should be.
+#[derive(Debug, Parser)]
+#[command(name = "pristine-agent", version = VERSION, after_help = "Example: pristine-agent enroll --token-file /run/join-token && pristine-agent run")]
+pub struct Arguments {
+    /// Only what an operator must act on.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Every statement and answer.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    format: Format,
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or Ctrl-C; it says goodbye.
+    #[command(after_help = "Example: pristine-agent run --config /etc/pristine/agent.toml")]
+    Run,
+    /// Make keys, join a collector, keep the identity.
+    #[command(
+        after_help = "Example: pristine-agent enroll --token pristine-join.eyJ… --name web-1"
+    )]
+    Enroll(Enroll),
+    /// State, verdict, coverage and cost of the running agent.
+    #[command(after_help = "Example: pristine-agent status --format json")]
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct Enroll {
+    /// A join token.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["token_file", "join"])]
+    token: Option<String>,
+    /// A file that holds a join token; wiped after use.
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    token_file: Option<PathBuf>,
+    /// URL of the joining door; a person admits the node.
+    #[arg(long, value_name = "URL", requires = "ca")]
+    join: Option<String>,
+    /// The CA certificate (PEM) of the joining door.
+    #[arg(long, value_name = "FILE", requires = "join")]
+    ca: Option<PathBuf>,
+    /// What people call this node; its host name if not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// The id of the node whose place it takes.
+    #[arg(long, value_name = "NODE")]
+    replaces: Option<String>,
+}
+
+impl Arguments {
+    /// How much the journal tells.
+    pub fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Usual,
+        }
+    }
+}
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
+    #[error("read {path}", path = path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("read the join token")]
+    Token(#[from] attestation::join_token::JoinTokenError),
+    #[error("give --token, --token-file, or --join with --ca")]
+    NoDoor,
+    #[error("take signals")]
+    Signals(#[source] std::io::Error),
+}
+
+impl Failure {
+    /// The error and its causes.
+    pub fn message(&self) -> String {
+        chain(self)
+    }
+
+    /// The exit code that scripts rely on.
+    pub fn exit_code(&self) -> u8 {
+        if refused_permission(self) {
+            return 77;
+        }
+        match self {
+            Self::Config(_) => 78,
+            Self::Enrol(EnrolError::Identity(error)) | Self::Run(RunError::Identity(error)) => {
+                match error {
+                    IdentityError::KeyMode { .. } => 78,
+                    _ => 2,
+                }
+            }
+            Self::Run(RunError::NoCollector) => 78,
+            Self::NoDoor => 64,
+            _ => 2,
+        }
+    }
+}
+
+/// Whether the system refused it for want of permission.
+fn refused_permission(failure: &Failure) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(failure);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Does what was asked.
+pub async fn perform(arguments: Arguments) -> Result<(), Failure> {
+    let settings = settings(arguments.config.as_deref())?;
+    match arguments.command {
+        Command::Run => run(settings).await,
+        Command::Enroll(enroll) => self::enroll(settings, enroll, arguments.format).await,
+        Command::Status => show_status(&settings, arguments.format).await,
+    }
+}
+
+/// The named configuration, else the usual one, else the defaults.
+fn settings(path: Option<&Path>) -> Result<AgentSettings, ConfigError> {
+    match path {
+        Some(path) => AgentConfig::load(path),
+        None if Path::new(DEFAULT_PATH).exists() => AgentConfig::load(Path::new(DEFAULT_PATH)),
+        None => Ok(AgentSettings::new("/", config::default_state())),
+    }
+}
+
+async fn run(settings: AgentSettings) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tracing::info!(version = VERSION, root = %settings.root.display(), "pristine-agent starts");
+    Ok(Box::pin(pristine_agent::run(settings, shutdown, None)).await?)
+}
+
+async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Result<(), Failure> {
+    let door = match (&enroll.token, &enroll.token_file, &enroll.join, &enroll.ca) {
+        (Some(token), ..) => Door::Token(token.trim().parse()?),
+        (None, Some(file), ..) => Door::Token(read(file)?.trim().parse()?),
+        (None, None, Some(join), Some(ca)) => Door::Person {
+            join: join.clone(),
+            ca: read(ca)?,
+        },
+        _ => return Err(Failure::NoDoor),
+    };
+    let options = EnrolOptions {
+        state: settings.state,
+        door,
+        name: enroll.name,
+        replaces: enroll.replaces,
+    };
+    let enrolled = Box::pin(pristine_agent::enroll(options)).await?;
+    if let Some(file) = &enroll.token_file {
+        pristine_agent::wipe(file).map_err(|source| Failure::File {
+            path: file.clone(),
+            source,
+        })?;
+    }
+    match format {
+        Format::Text => println!(
+            "{} joined as {}\nagents' doors: {}",
+            enrolled.name,
+            enrolled.node,
+            enrolled.agents.join(", ")
+        ),
+        Format::Json => println!(
+            "{}",
+            serde_json::json!({
+                "node": enrolled.node, "name": enrolled.name, "agents": enrolled.agents, "log": enrolled.log,
+            })
+        ),
+    }
+    Ok(())
+}
+
+async fn show_status(settings: &AgentSettings, format: Format) -> Result<(), Failure> {
+    let status = status::ask(&settings.state).await?;
+    match format {
+        Format::Text => print!("{}", status::text(&status, clock::now())),
+        Format::Json => println!("{}", serde_json::to_string(&status).unwrap_or_default()),
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    use std::io::Read as _;
+    let failed = |source| Failure::File {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut text))
+        .map_err(failed)?;
+    Ok(text)
+}

@@ -1,0 +1,192 @@
+//! Telling: the view of this moment, signed and kept.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use attestation::digest::Digest;
+use attestation::time::Timestamp;
+
+use super::group::{Compared, Group};
+use super::{Engine, count, gap};
+use crate::chain::{ChainError, Signed};
+use crate::clock;
+use crate::event::AgentEvent;
+use crate::monitor::Event;
+use crate::spool::{Appended, SpoolError};
+use crate::statement::{Composed, Report, Seen, Told, compose};
+use crate::status::ImageStatus;
+
+impl Engine {
+    /// The view to attest: of the image with the fewest differences.
+    pub(super) fn nearest(&self, now: Timestamp) -> Option<(&Group, &Compared)> {
+        self.groups
+            .iter()
+            .filter_map(|group| Some((group, group.nearest(now)?)))
+            .min_by_key(|(_, compared)| compared.rank())
+    }
+
+    /// Signs a statement, if one may be signed now.
+    pub(super) fn attest(&mut self, quiet: bool, goodbye: bool) {
+        let now = Instant::now();
+        let quiet = quiet && self.touched.is_empty();
+        if quiet && (self.parts.link.challenges(now) == 0 || self.parts.chain.quiet_waits()) {
+            // Without a challenge it would make nobody fresh; it waits until it can.
+            self.parts.link.uplink.notify_one();
+            self.monitor.event(now, Event::Postponed);
+            return;
+        }
+        if !self.parts.chain.has_room() {
+            self.spool_full(now);
+            return;
+        }
+        if let Some(since) = self.unsigned_since.take() {
+            self.open_gap(gap(since, clock::now(), "spool"));
+            self.monitor.event(now, Event::RescanWanted);
+        }
+        let (composed, listed) = self.report(now, goodbye);
+        let unlisted = composed.unlisted;
+        match self.parts.chain.sign(composed.statement, quiet) {
+            Ok(signed) => self.attested(now, signed, quiet, unlisted, listed),
+            Err(ChainError::Spool(SpoolError::Full)) => self.spool_full(now),
+            Err(error) => {
+                let error = crate::journal::chain(&error);
+                tracing::error!(%error, "no statement signed");
+                self.unsigned_since.get_or_insert_with(clock::now);
+                self.monitor.event(now, Event::Held);
+            }
+        }
+    }
+
+    fn spool_full(&mut self, now: Instant) {
+        if self.unsigned_since.is_none() {
+            tracing::error!("no statement signed while the spool is full");
+            self.unsigned_since = Some(clock::now());
+        }
+        self.monitor.event(now, Event::Held);
+        self.monitor.event(now, Event::Postponed);
+    }
+
+    /// The statement; and image, version and number of the differences that it lists in full.
+    fn report(&self, now: Instant, goodbye: bool) -> (Composed, Option<(Digest, u64, u64)>) {
+        let issued = clock::now();
+        let nothing = (BTreeMap::new(), BTreeMap::new());
+        let nearest = self.nearest(issued);
+        let image = nearest.map(|(_, compared)| compared.candidate.reference.payload);
+        let differences = nearest.map_or(&nothing.0, |(_, compared)| &compared.differences);
+        let version = nearest.map_or(0, |(_, compared)| compared.version);
+        let told = self
+            .told
+            .filter(|(_, of, at)| Some(*of) == image && *at == version && !differences.is_empty())
+            .map(|(told, ..)| told)
+            .filter(|told| self.parts.chain.is_receipted(told.sequence));
+        let unsettled = nearest.map_or_else(Vec::new, |(group, _)| {
+            group.unsettled.iter().cloned().collect()
+        });
+        let (touched, touched_total) = self.touched.told();
+        let composed = compose(&Report {
+            node: self.parts.chain.node(),
+            log: &self.parts.facts.log,
+            boot: &self.parts.facts.boot,
+            issued,
+            monotonic: clock::since_boot(),
+            goodbye,
+            challenge: self.parts.link.challenge(now),
+            image,
+            tree: nearest.map_or(Digest::ZERO, |(group, _)| group.tree.root()),
+            entries: nearest.map_or(0, |(group, _)| count(group.tree.len())),
+            seen: Seen {
+                watch: self.coverage(),
+                since: self.since,
+                read: self.read,
+                gaps: &self.gaps,
+                unreadable: nearest.map_or(&nothing.1, |(group, _)| &group.unreadable),
+                unsettled,
+                mounts: self.mounts,
+                unexpected: &self.unexpected,
+            },
+            differences,
+            told,
+            touched: &touched,
+            touched_total,
+            agent: &self.parts.facts.agent,
+        });
+        let listed = match (image, told) {
+            (Some(image), None) if !differences.is_empty() => {
+                Some((image, version, count(differences.len())))
+            }
+            _ => None,
+        };
+        (composed, listed)
+    }
+
+    fn attested(
+        &mut self,
+        now: Instant,
+        signed: Signed,
+        quiet: bool,
+        unlisted: bool,
+        listed: Option<(Digest, u64, u64)>,
+    ) {
+        self.parts.link.uplink.notify_one();
+        self.touched.clear();
+        if let Some((image, version, total)) = listed {
+            let told = Told {
+                sequence: signed.sequence,
+                total: unlisted.then_some(total),
+            };
+            self.told = Some((told, image, version));
+        }
+        self.monitor.event(now, Event::Attested);
+        self.monitor.set_weight(signed.bytes, unlisted);
+        if signed.appended == Appended::Memory {
+            tracing::error!(
+                sequence = signed.sequence,
+                "the disk takes no write: a statement is sent that is not on disk"
+            );
+        }
+        if std::mem::take(&mut self.restart_gap) {
+            // It is told; the baseline has closed it.
+            self.gaps.retain(|gap| gap.cause != "restart");
+            self.monitor.event(now, Event::Begun);
+        }
+        self.show(&signed, quiet);
+    }
+
+    fn show(&self, signed: &Signed, quiet: bool) {
+        let now = clock::now();
+        let nearest = self.nearest(now);
+        let differences = nearest.map_or(0, |(_, compared)| count(compared.differences.len()));
+        tracing::debug!(
+            sequence = signed.sequence,
+            quiet,
+            differences,
+            bytes = signed.bytes,
+            "attested"
+        );
+        self.parts.board.update(|status| {
+            status.sequence = signed.sequence + 1;
+            status.differences = differences;
+            status.coverage = Some(self.coverage());
+            status.since = self.since;
+            status.read = self.read;
+            status.gaps.clone_from(&self.gaps);
+            status.tree = nearest.map_or(Digest::ZERO, |(group, _)| group.tree.root());
+            status.entries = nearest.map_or(0, |(group, _)| count(group.tree.len()));
+            status.unreadable = nearest.map_or(0, |(group, _)| count(group.unreadable.len()));
+            status.image = nearest.map(|(_, compared)| {
+                let reference = &compared.candidate.reference;
+                ImageStatus {
+                    name: reference.statement.name().unwrap_or_default().to_owned(),
+                    version: reference.statement.predicate.version.clone(),
+                    payload: reference.payload,
+                }
+            });
+        });
+        let sequence = signed.sequence;
+        self.parts.observer.tell(AgentEvent::Attested {
+            sequence,
+            quiet,
+            differences,
+        });
+    }
+}

@@ -1,0 +1,446 @@
+//! The connection to the collector: one request in flight, statements byte for byte until each has its receipt.
+//!
+//! After a start and after every failure the collector is heard first: where it stands in the chain decides what is
+//! sent, so that two statements with one sequence never leave this machine.
+
+mod decide;
+mod references;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use attestation::digest::Digest;
+use attestation::statement::Gap;
+use attestation::wire::{
+    AttestationsAnswer, ChallengeAnswer, ChallengeRequest, MAX_STATEMENTS, Request, RequestKind,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use self::decide::{
+    Backoff, ReceiptRules, Refusal, Step, by_problem, by_refused, by_standing, position, receipted,
+};
+use self::references::References;
+use crate::chain::{Chain, ChainError};
+use crate::clock;
+use crate::event::{AgentEvent, Observer};
+use crate::identity::Identity;
+use crate::image::{ImageStore, Publishers};
+use crate::journal;
+use crate::link::Link;
+use crate::spool::Outgoing;
+use crate::status::Board;
+use crate::transport::{self, Answer, TransportError};
+
+/// Bytes of statements in one request (FORMATS.md 5.4), what stands around them left free.
+const BATCH_BYTES: usize = 4 * 1024 * 1024 - 4096;
+/// Challenges kept in hand: the one for the next statement, and a spare for the one after.
+const SPARE: usize = 2;
+/// Without a reason to speak the collector is asked for challenges this often, before the old ones end.
+const RENEW: Duration = Duration::from_secs(60);
+/// A node that the collector does not know is not made known by asking.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(60);
+/// A node that is not fresh tries to be so once in a while, whatever the collector answers.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// What the uplink is started with.
+pub struct UplinkParts {
+    /// Who speaks.
+    pub identity: Identity,
+    /// The agents' doors, tried in turn.
+    pub collectors: Vec<String>,
+    /// The client with the node's certificate.
+    pub client: reqwest::Client,
+    /// What is sent.
+    pub chain: Arc<Chain>,
+    /// From and to the engine.
+    pub link: Arc<Link>,
+    /// Images at hand.
+    pub images: ImageStore,
+    /// Who signs images.
+    pub publishers: Publishers,
+    /// The state directory.
+    pub state: std::path::PathBuf,
+    /// What `status` shows.
+    pub board: Board,
+    /// Who is told.
+    pub observer: Observer,
+}
+
+/// Why an exchange came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum ExchangeError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("the spool")]
+    Chain(#[from] ChainError),
+    #[error("the collector's answer is not believed")]
+    Receipt(#[from] decide::ReceiptError),
+    #[error(
+        "the collector does not know this node: it was removed there, or its data is another's; enrol again"
+    )]
+    UnknownNode,
+}
+
+/// The uplink; [`Uplink::run`] is its task.
+pub struct Uplink {
+    parts: UplinkParts,
+    references: References,
+    at: usize,
+    /// Whether the collector was heard since the last failure.
+    heard: bool,
+    away: bool,
+    backoff: Backoff,
+    /// A gap of cause `lost` was told and has no receipt yet.
+    jump_announced: bool,
+    /// The request before was refused whole: one statement at a time until that one is through.
+    single: bool,
+    refreshed: Option<Instant>,
+    random: SystemRandom,
+}
+
+impl Uplink {
+    /// An uplink that has not spoken yet.
+    pub fn new(parts: UplinkParts) -> Self {
+        let references = References::new(&parts);
+        Self {
+            parts,
+            references,
+            at: 0,
+            heard: false,
+            away: false,
+            backoff: Backoff::default(),
+            jump_announced: false,
+            single: false,
+            refreshed: None,
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// Speaks with the collector until dropped.
+    pub async fn run(mut self) {
+        loop {
+            match self.exchange().await {
+                Ok(true) => self.reached(),
+                Ok(false) => {
+                    self.reached();
+                    self.rest().await;
+                }
+                Err(error) => self.failed(error).await,
+            }
+        }
+    }
+
+    /// One request, if there is a reason for one; `true` where there may be a reason for another.
+    async fn exchange(&mut self) -> Result<bool, ExchangeError> {
+        if !self.heard {
+            self.ask_challenge().await?;
+            self.heard = true;
+            return Ok(true);
+        }
+        if self.references.is_due(Instant::now()) {
+            let base = self.base();
+            self.references.fetch(&self.parts, &base).await?;
+            return Ok(true);
+        }
+        let statements = if self.single { 1 } else { MAX_STATEMENTS };
+        let batch = self.parts.chain.batch(statements, BATCH_BYTES)?;
+        if !batch.is_empty() {
+            self.send(batch).await?;
+            return Ok(true);
+        }
+        if self.parts.link.challenges(Instant::now()) < SPARE && !self.parts.link.is_stopping() {
+            self.ask_challenge().await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Nothing to do: until a statement is signed, or the challenges in hand grow old.
+    async fn rest(&self) {
+        // Either way there is a look at what is to be done.
+        drop(tokio::time::timeout(RENEW, self.parts.link.uplink.notified()).await);
+    }
+
+    fn base(&self) -> String {
+        let door = self
+            .parts
+            .collectors
+            .get(self.at)
+            .map_or("", String::as_str);
+        door.trim_end_matches('/').to_owned()
+    }
+
+    async fn ask_challenge(&mut self) -> Result<(), ExchangeError> {
+        let url = format!("{}/agent/v1/challenge", self.base());
+        let answer = transport::post(&self.parts.client, &url, &ChallengeRequest {}).await?;
+        if answer.status != 200 {
+            return Err(self.refused_whole(&answer, 0)?);
+        }
+        let answer: ChallengeAnswer = answer.read()?;
+        self.parts
+            .link
+            .challenged(answer.challenge.clone(), Instant::now());
+        self.note(answer.interval, answer.assignment, &answer.requests);
+        let expected = position(&answer.expected);
+        let standing = self.parts.chain.compare(expected);
+        let step = by_standing(standing, expected, self.jump_announced);
+        self.perform(&step)
+    }
+
+    async fn send(&mut self, batch: Vec<Outgoing>) -> Result<(), ExchangeError> {
+        self.parts.link.sending(Instant::now());
+        let url = format!("{}/agent/v1/attestations", self.base());
+        let sent = Instant::now();
+        let answer = transport::post_bytes(&self.parts.client, &url, body(&batch)).await?;
+        if answer.status != 200 {
+            return Err(self.refused_whole(&answer, batch.len())?);
+        }
+        let read: AttestationsAnswer = answer.read()?;
+        let rules = ReceiptRules {
+            key: &self.parts.identity.keys.receipt,
+            node: self.parts.identity.node.as_str(),
+            log: &self.parts.identity.log,
+        };
+        let after = receipted(&rules, &batch, &read)?;
+        if let Some(after) = after {
+            self.parts.chain.receipted_before(after);
+            self.jump_announced = false;
+            self.single = false;
+        }
+        self.parts
+            .link
+            .challenged(read.challenge.clone(), Instant::now());
+        self.note(read.interval, read.assignment, &read.requests);
+        self.tell(&read, after, sent.elapsed());
+        if let Some(refused) = &read.refused {
+            tracing::warn!(code = %refused.code, index = refused.index, "the collector did not take a statement");
+            let chain = Arc::clone(&self.parts.chain);
+            let step = by_refused(
+                &refused.code,
+                refused.expected.as_ref(),
+                |expected| chain.compare(expected),
+                self.jump_announced,
+            );
+            return match step {
+                Some(step) => self.perform(&step),
+                None => Err(TransportError::Refused(attestation::wire::Problem::new(
+                    429,
+                    refused.code.clone(),
+                    "later",
+                ))
+                .into()),
+            };
+        }
+        if after.is_none() {
+            // Neither taken nor refused: the same again at once would go on for ever.
+            return Err(decide::ReceiptError::Count(0, batch.len()).into());
+        }
+        Ok(())
+    }
+
+    /// What the engine and whoever watches should know of an answer.
+    fn tell(&mut self, answer: &AttestationsAnswer, after: Option<u64>, took: Duration) {
+        let through = after.and_then(|after| after.checked_sub(1));
+        tracing::debug!(?through, verdict = ?answer.verdict, fresh = answer.fresh, ?took, "receipted");
+        self.parts.board.update(|status| {
+            status.verdict = answer.verdict;
+            status.fresh = answer.fresh;
+        });
+        if let Some(through) = through {
+            let (verdict, fresh) = (answer.verdict, answer.fresh);
+            self.parts.observer.tell(AgentEvent::Receipted {
+                through,
+                verdict,
+                fresh,
+            });
+            // A heartbeat may wait for the one before it to be through.
+            self.parts.link.order(|orders| orders.ready = true);
+        }
+        let again = self.refreshed.is_none_or(|at| at.elapsed() >= REFRESH);
+        if !answer.fresh && answer.refused.is_none() && again && self.parts.chain.is_drained() {
+            self.refreshed = Some(Instant::now());
+            self.parts.link.order(|orders| orders.refresh = true);
+        }
+    }
+
+    /// What every answer carries.
+    fn note(&mut self, interval: u64, assignment: Option<Digest>, requests: &[Request]) {
+        let state = self.parts.chain.state();
+        self.parts.board.update(|status| {
+            status.collector.last_contact = Some(clock::now());
+            status.collector.error = None;
+            status.spool.waiting = state.waiting;
+            status.spool.bytes = state.waiting_bytes;
+            status.spool.failing = state.failing;
+        });
+        let interval = Duration::from_secs(interval.max(1));
+        if interval != Duration::from_secs(self.parts.identity.interval) {
+            self.parts.identity.interval = interval.as_secs();
+            self.parts
+                .link
+                .order(|orders| orders.interval = Some(interval));
+        }
+        self.references.heard(&self.parts, assignment);
+        for request in requests {
+            match request.kind {
+                RequestKind::Rescan => self.parts.link.order(|orders| orders.rescan = true),
+                kind => tracing::info!(
+                    ?kind,
+                    "the collector asks for what this version does not do"
+                ),
+            }
+        }
+    }
+
+    /// A request that was refused as a whole: either a step, or the error to wait after.
+    fn refused_whole(
+        &mut self,
+        answer: &Answer,
+        statements: usize,
+    ) -> Result<ExchangeError, ExchangeError> {
+        let problem = answer.problem();
+        let chain = Arc::clone(&self.parts.chain);
+        let refusal = by_problem(
+            &problem,
+            statements,
+            |expected| chain.compare(expected),
+            self.jump_announced,
+        );
+        Ok(match refusal {
+            Refusal::Later => TransportError::Refused(problem).into(),
+            Refusal::UnknownNode => ExchangeError::UnknownNode,
+            Refusal::Split => {
+                self.single = true;
+                TransportError::Refused(problem).into()
+            }
+            Refusal::Step(step) => {
+                self.perform(&step)?;
+                TransportError::Refused(problem).into()
+            }
+        })
+    }
+
+    /// Signing again and syncing take milliseconds, and only happen after a restore or a refusal.
+    fn perform(&mut self, step: &Step) -> Result<(), ExchangeError> {
+        match step {
+            Step::Continue => {}
+            Step::Resend(sequence) => {
+                tracing::warn!(
+                    sequence,
+                    "the collector was restored: sending again from there"
+                );
+                if !self.parts.chain.resend_from(*sequence) {
+                    self.reposition(None, false, Some("lost"), 0)?;
+                }
+            }
+            Step::Reposition {
+                to,
+                rewound,
+                gap,
+                skip,
+            } => self.reposition(*to, *rewound, *gap, *skip)?,
+        }
+        Ok(())
+    }
+
+    fn reposition(
+        &mut self,
+        to: Option<crate::spool::Position>,
+        rewound: bool,
+        cause: Option<&'static str>,
+        skip: usize,
+    ) -> Result<(), ExchangeError> {
+        let now = clock::now();
+        let from = self.last_contact().unwrap_or(now);
+        let gap = cause.map(|cause| Gap {
+            from,
+            to: Some(now),
+            cause: cause.to_owned(),
+            paths: Vec::new(),
+            paths_total: None,
+        });
+        let told = self
+            .parts
+            .chain
+            .reposition(to, rewound, gap.as_ref(), skip)?;
+        tracing::warn!(
+            rewound,
+            cause,
+            told,
+            skip,
+            ?to,
+            "the chain goes on from another place"
+        );
+        self.jump_announced = cause == Some("lost");
+        self.parts.link.order(|orders| {
+            orders.retell = true;
+            orders.gaps.extend(gap);
+        });
+        Ok(())
+    }
+
+    fn last_contact(&self) -> Option<attestation::time::Timestamp> {
+        self.parts.board.snapshot().collector.last_contact
+    }
+
+    fn reached(&mut self) {
+        self.backoff.reset();
+        if self.away {
+            self.away = false;
+            tracing::info!(url = %self.base(), "the collector answers again");
+            self.parts.observer.tell(AgentEvent::CollectorBack);
+        }
+        let url = self.base();
+        self.parts
+            .board
+            .update(|status| status.collector.url = Some(url));
+    }
+
+    async fn failed(&mut self, error: ExchangeError) {
+        // The collector that comes back may be another than the one that went.
+        self.heard = false;
+        let text = journal::chain(&error);
+        if matches!(error, ExchangeError::UnknownNode) {
+            tracing::error!(node = %self.parts.identity.node, "{error}");
+            self.parts.observer.tell(AgentEvent::UnknownNode);
+        } else if !self.away {
+            tracing::warn!(url = %self.base(), error = %text, "the collector does not answer as it should");
+            self.parts.observer.tell(AgentEvent::CollectorAway {
+                error: text.clone(),
+            });
+        }
+        self.away = true;
+        self.parts
+            .board
+            .update(|status| status.collector.error = Some(text));
+        let doors = self.parts.collectors.len().max(1);
+        self.at = (self.at + 1) % doors;
+        let mut wait = self.backoff.next(self.random());
+        if matches!(error, ExchangeError::UnknownNode) {
+            wait = wait.max(UNKNOWN_WAIT);
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    fn random(&self) -> u32 {
+        let mut bytes = [0; 4];
+        match self.random.fill(&mut bytes) {
+            Ok(()) => u32::from_le_bytes(bytes),
+            // Jitter is a courtesy, no secret.
+            Err(_) => std::process::id(),
+        }
+    }
+}
+
+/// The body of a request: the envelopes as they were signed, not one byte changed.
+fn body(batch: &[Outgoing]) -> Vec<u8> {
+    let mut body = b"{\"statements\":[".to_vec();
+    for (index, outgoing) in batch.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&outgoing.envelope);
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
