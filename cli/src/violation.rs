@@ -1,0 +1,150 @@
+//! `pristine violation`: what a person must judge.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::client::{self, Client, segment, text_of};
+use crate::exit::{Failure, Status};
+use crate::node;
+use crate::output::{self, Output};
+
+/// What to do with violations.
+#[derive(Debug, Subcommand)]
+pub enum ViolationCommand {
+    /// Violations, the newest first.
+    #[command(after_help = "Example:\n  pristine violation list --status all --node web-1")]
+    List(List),
+    /// One violation with all that is known of it.
+    #[command(after_help = "Example:\n  pristine violation show 0199…")]
+    Show {
+        /// Its id, as `violation list` shows it.
+        id: String,
+    },
+}
+
+/// Arguments of `violation list`.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Which.
+    #[arg(long, value_enum, default_value_t = Which::Open)]
+    status: Which,
+    /// Only this node's, by id or name.
+    #[arg(long, value_name = "N")]
+    node: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Which {
+    /// Not yet resolved.
+    Open,
+    /// Resolved.
+    Resolved,
+    /// Both.
+    All,
+}
+
+/// Runs a violation command.
+pub fn run(command: &ViolationCommand, output: Output) -> Result<Status, Failure> {
+    client::run(async {
+        let client = Client::signed_in(output)?;
+        match command {
+            ViolationCommand::List(arguments) => list(&client, arguments, output).await,
+            ViolationCommand::Show { id } => show(&client, id, output).await,
+        }
+    })
+}
+
+async fn list(client: &Client, arguments: &List, output: Output) -> Result<Status, Failure> {
+    let status = match arguments.status {
+        Which::Open => "open",
+        Which::Resolved => "resolved",
+        Which::All => "all",
+    };
+    let node = match &arguments.node {
+        Some(node) => Some(node::id_of(client, node).await?),
+        None => None,
+    };
+    let mut query = vec![("status", status)];
+    query.extend(node.iter().map(|node| ("node", node.as_str())));
+    let items = client.list("/api/v1/violations", &query).await?;
+    if output.is_json() {
+        output.document(&json!({ "items": items, "next": Value::Null }))?;
+        return Ok(Status::Clean);
+    }
+    let heading = ["OPENED", "SEVERITY", "KIND", "PATH", "FIELDS", "BY", "RESOLVED", "NODE", "ID"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(items.iter().map(|item| {
+        vec![
+            text_of(item, "/opened"),
+            text_of(item, "/severity"),
+            text_of(item, "/kind"),
+            text_of(item, "/path"),
+            fields(item),
+            actor(item),
+            text_of(item, "/resolved"),
+            text_of(item, "/node"),
+            text_of(item, "/id"),
+        ]
+    }));
+    output.line(output::table(&rows))?;
+    Ok(Status::Clean)
+}
+
+async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failure> {
+    let shown = client.get(&format!("/api/v1/violations/{}", segment(id))).await?;
+    if output.is_json() {
+        output.document(&shown)?;
+        return Ok(Status::Clean);
+    }
+    let mut rows = Vec::new();
+    for name in
+        ["id", "node", "kind", "path", "severity", "opened", "detected", "resolved", "resolution", "expected", "found"]
+    {
+        let text = text_of(&shown, &format!("/{name}"));
+        if !text.is_empty() {
+            rows.push(vec![name.to_owned(), text]);
+        }
+    }
+    rows.push(vec!["fields".to_owned(), fields(&shown)]);
+    rows.push(vec!["by".to_owned(), actor(&shown)]);
+    let image = ["/image/name", "/image/version", "/image/commit"].map(|name| text_of(&shown, name)).join(" ");
+    rows.push(vec!["image".to_owned(), image]);
+    output.line(output::table(&rows))?;
+    Ok(Status::Clean)
+}
+
+/// What differs, in one cell.
+pub fn fields(violation: &Value) -> String {
+    let names: Vec<String> = violation
+        .get("fields")
+        .and_then(Value::as_array)
+        .map(|names| names.iter().filter_map(Value::as_str).map(output::plain).collect())
+        .unwrap_or_default();
+    names.join(" ")
+}
+
+/// Who did it, in one cell.
+pub fn actor(violation: &Value) -> String {
+    let (exe, user, pid) =
+        (text_of(violation, "/actor/exe"), text_of(violation, "/actor/user"), text_of(violation, "/actor/pid"));
+    let who = if user.is_empty() { text_of(violation, "/actor/uid") } else { user };
+    match (exe.is_empty(), who.is_empty()) {
+        (true, true) => String::new(),
+        (true, false) => format!("{who} (pid {pid})"),
+        (false, true) => format!("{exe} (pid {pid})"),
+        (false, false) => format!("{exe} (pid {pid}, {who})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_is_told_as_far_as_it_is_known() {
+        let full = json!({"actor": {"pid": 7, "exe": "/usr/bin/vi", "user": "ann", "uid": 1000}});
+        assert_eq!(actor(&full), "/usr/bin/vi (pid 7, ann)");
+        assert_eq!(actor(&json!({"actor": null})), "");
+        assert_eq!(actor(&json!({"actor": {"pid": 7, "exe": "/a", "uid": 0}})), "/a (pid 7, 0)");
+    }
+}
