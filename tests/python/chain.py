@@ -1,10 +1,9 @@
 """The evidence of every node in the collector's store: sequences without a hole, each naming the one before it."""
-import base64, glob, hashlib, json, os, sqlite3, sys
+import base64, hashlib, json, os, sqlite3, sys
 
-[database] = [f for f in glob.glob(os.path.join(sys.argv[1], "*.db")) + glob.glob(os.path.join(sys.argv[1], "*.sqlite*")) if not f.endswith(("-wal", "-shm"))]
-store = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+store = sqlite3.connect(f"file:{os.path.join(sys.argv[1], 'store.db')}?mode=ro", uri=True)
 rows = store.execute(
-    "SELECT a.node, a.sequence, a.payload, e.bytes FROM attestations a JOIN evidence e ON e.sha256 = a.payload ORDER BY a.node, a.rowid"
+    "SELECT a.node, a.sequence, a.payload, e.bytes FROM attestations a JOIN evidence e ON e.sha256 = a.payload ORDER BY a.node, a.received, a.sequence"
 ).fetchall()
 last = {}
 late = 0

@@ -133,14 +133,10 @@ fn securesystemslib_verifies_our_envelopes_and_in_toto_our_statements() {
     let id = world.id("web-1");
     let (evidence, key) = (world.path("evidence.json"), world.path("node.pub"));
     let node = world.people.get(&format!("/api/v1/nodes/{id}"));
-    fs::write(
-        &key,
-        node["public_key"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no public_key in {node}")),
-    )
-    .expect("a key");
-    let newest = node["previous"]
+    let private = fs::read_to_string(agent.state().join("node.key")).expect("the node's key");
+    let private = attestation::key::PrivateKey::from_pem(&private).expect("PKCS#8 PEM");
+    fs::write(&key, private.public().to_pem()).expect("a key");
+    let newest = node["statement"]
         .as_str()
         .unwrap_or_else(|| panic!("no digest of the newest statement in {node}"));
     let kept = world

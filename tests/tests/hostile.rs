@@ -117,7 +117,7 @@ fn body_is_refused(
 }
 
 fn refusals(world: &World) -> f64 {
-    world.people.metric("pristine_refused", &[])
+    world.people.metric("pristine_ingest_refused", &[])
 }
 
 fn evidence(world: &World, digest: &Digest) -> Answer {
