@@ -47,7 +47,7 @@ pub enum Need {
 }
 
 /// One line of the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// The method; `HEAD` goes with `GET`.
     pub method: Method,

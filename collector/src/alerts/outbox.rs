@@ -379,3 +379,8 @@ mod tests {
         assert_eq!(host("http://127.0.0.1:9000/"), "127.0.0.1:9000");
     }
 }
+
+#[cfg(test)]
+#[path = "outbox/delivery_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod delivery_tests;

@@ -60,10 +60,10 @@ impl Closing {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-/// Everything that people and their programs reach.
-pub fn router(app: AppState) -> Router {
+/// Everything that people and their programs reach. Streams of events end when `closing` says so: the door waits for them.
+pub fn router(app: AppState, closing: watch::Receiver<bool>) -> Router {
     let people = People {
-        closing: Closing(app.shutdown.clone()),
+        closing: Closing(closing),
         passwords: Passwords::default(),
         attempts: Arc::default(),
         listeners: Arc::new(Semaphore::new(LISTENERS)),
@@ -169,3 +169,7 @@ async fn with_id(response: Response, id: &str, as_page: bool) -> Response {
     let bytes = serde_json::to_vec(&problem).unwrap_or_else(|_| bytes.to_vec());
     Response::from_parts(parts, Body::from(bytes))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+mod tests;

@@ -154,12 +154,12 @@ fn first_line(facts: &Facts) -> Markup {
     html! {
         (text::plain(&row.name)) " is " (state::state(status))
         @match status {
-            "drifted" if row.differences > 0 => ": " (text::counted(row.differences, "path differs", "paths differ")) ".",
-            "drifted" => ": something is mounted that should not be.",
-            "stopped" => ": its agent said goodbye.",
-            "pending" if row.sequence.is_none() && row.approved.is_none() => ": it waits for a person to approve it.",
-            "pending" if facts.assigned.is_none() => ": its group has no image yet.",
-            _ => ".",
+            "drifted" if row.differences > 0 => { ": " (text::counted(row.differences, "path differs", "paths differ")) "." }
+            "drifted" => { ": something is mounted that should not be." }
+            "stopped" => { ": its agent said goodbye." }
+            "pending" if row.sequence.is_none() && row.approved.is_none() => { ": it waits for a person to approve it." }
+            "pending" if facts.assigned.is_none() => { ": its group has no image yet." }
+            _ => { "." }
         }
     }
 }

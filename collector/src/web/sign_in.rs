@@ -1,5 +1,6 @@
 //! Signing in and out.
 
+use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::Extension;
@@ -53,8 +54,8 @@ pub(super) async fn form(Asked(asked): Asked<Next>) -> Markup {
 }
 
 /// `POST /sign-in`.
-pub(super) async fn enter(State(people): State<People>, peer: Option<Extension<Peer>>, form: Option<Form<Entered>>) -> Result<Response, ProblemResponse> {
-    let Some(Form(entered)) = form else { return Err(ProblemResponse::malformed("the form is not filled in")) };
+pub(super) async fn enter(State(people): State<People>, peer: Option<Extension<Peer>>, form: Result<Form<Entered>, FormRejection>) -> Result<Response, ProblemResponse> {
+    let Ok(Form(entered)) = form else { return Err(ProblemResponse::malformed("the form is not filled in")) };
     let next = own_path(entered.next.as_deref()).to_owned();
     let password = Zeroizing::new(entered.password);
     if let Err(problem) = crate::api::check_sign_in(&people, peer.as_deref(), &entered.user, password).await {

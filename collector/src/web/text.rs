@@ -52,8 +52,8 @@ fn meaning(escape: &str) -> String {
         b' ' => "space",
         0x1b => "escape",
         0x20..0x7f => return format!("the character {}", char::from(byte)),
+        0x00..0x20 | 0x7f => "control character",
         0x80.. => "not ASCII",
-        _ => "control character",
     };
     format!("byte 0x{byte:02x}, {name}")
 }

@@ -74,7 +74,7 @@ pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -
 
 fn attributes(entry: &Entry) -> Vec<String> {
     let own = ["type", "mode", "uid", "gid", "time", "flags", "size", "sha256digest", "link", "device"];
-    let extended = entry.xattrs.iter().map(|xattr| format!("xattr.{}", attestation::encode_component_bytes(&xattr.name)));
+    let extended = entry.xattrs.iter().map(|xattr| format!("xattr.{}", attestation::path::encode_component_bytes(&xattr.name)));
     own.into_iter().map(str::to_owned).chain(extended).filter(|name| value(entry, name).is_some()).collect()
 }
 
@@ -118,11 +118,11 @@ fn value(entry: &Entry, name: &str) -> Option<Value> {
         ("flags", _) => Value::Lines(flags(&entry.flags)?),
         ("size", Kind::File { size, .. }) => Value::Text(text::counted(*size, "byte", "bytes")),
         ("sha256digest", Kind::File { sha256: Some(digest), .. }) => Value::Digest(digest.to_string()),
-        ("link", Kind::Link { target }) => Value::Text(attestation::encode_component_bytes(target)),
+        ("link", Kind::Link { target }) => Value::Text(attestation::path::encode_component_bytes(target)),
         ("device", Kind::Char { major, minor } | Kind::Block { major, minor }) => Value::Text(format!("{major}, {minor}")),
         _ => {
             let wanted = name.strip_prefix("xattr.")?;
-            let xattr = entry.xattrs.iter().find(|xattr| attestation::encode_component_bytes(&xattr.name) == wanted)?;
+            let xattr = entry.xattrs.iter().find(|xattr| attestation::path::encode_component_bytes(&xattr.name) == wanted)?;
             xattr_value(wanted, &xattr.value)
         }
     })
@@ -143,7 +143,7 @@ fn xattr_value(name: &str, value: &XattrValue) -> Value {
     }
     // A label's closing NUL is no part of what people read.
     let shown = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    Value::Text(if shown.is_empty() { "empty".to_owned() } else { attestation::encode_component_bytes(shown) })
+    Value::Text(if shown.is_empty() { "empty".to_owned() } else { attestation::path::encode_component_bytes(shown) })
 }
 
 fn kind_in_words(kind: &Kind) -> &'static str {
