@@ -20,7 +20,10 @@ fn main() {
 }
 
 fn head() -> Option<String> {
-    let answer = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let answer = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()?;
     if !answer.status.success() {
         return None;
     }

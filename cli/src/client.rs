@@ -1,13 +1,15 @@
 //! The people's door of a collector, as a client: JSON over HTTP with a bearer token.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::exit::{Code, Failure};
+use crate::files::read_bounded;
 use crate::keyring;
 use crate::output::{Output, plain};
 
@@ -17,6 +19,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// What a page of a list may hold; a larger answer is not the collector's.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// A certificate takes a few kilobytes.
+const CERTIFICATE_LIMIT: u64 = 1 << 20;
 /// Items asked for at once: the most that a collector gives.
 const PAGE: &str = "1000";
 /// A list longer than this is not read to its end.
@@ -43,7 +47,11 @@ impl Client {
     pub fn signed_in(output: Output) -> Result<Self, Failure> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (url, token) = (set("PRISTINE_URL"), set("PRISTINE_TOKEN"));
-        let kept = if url.is_some() && token.is_some() { None } else { keyring::read()? };
+        let kept = if url.is_some() && token.is_some() {
+            None
+        } else {
+            keyring::read()?
+        };
         let not_signed_in = || {
             Failure::new("not signed in")
                 .why("the keyring holds no token")
@@ -55,16 +63,48 @@ impl Client {
             (None, Some(token), Some(kept)) => Self::new(&kept.url, Some(token), output),
             (None, None, Some(kept)) => Self::new(&kept.url, Some(kept.token), output),
             // A kept token goes to the collector that gave it, to no other.
-            (Some(url), None, Some(kept)) if same_origin(&url, &kept.url) => Self::new(&url, Some(kept.token), output),
+            (Some(url), None, Some(kept)) if same_origin(&url, &kept.url) => {
+                Self::new(&url, Some(kept.token), output)
+            }
             _ => Err(not_signed_in()),
         }
     }
 
-    /// A collector at `url`.
+    /// A collector at `url`. `PRISTINE_CA` names a certificate (PEM) that is trusted beside the system's.
     pub fn new(url: &str, token: Option<String>, output: Output) -> Result<Self, Failure> {
+        match std::env::var_os("PRISTINE_CA").filter(|path| !path.is_empty()) {
+            Some(path) => Self::trusting(url, token, Path::new(&path), output),
+            None => Self::build(url, token, None, output),
+        }
+    }
+
+    /// A collector at `url`, whose certificate may come from this authority.
+    pub fn trusting(
+        url: &str,
+        token: Option<String>,
+        ca: &Path,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        let pem = read_bounded(ca, CERTIFICATE_LIMIT)?;
+        let certificate = Certificate::from_pem(&pem).map_err(|error| {
+            Failure::new(format!("{} is not a certificate", ca.display()))
+                .because(&error)
+                .code(Code::Configuration)
+        })?;
+        Self::build(url, token, Some(certificate), output)
+    }
+
+    fn build(
+        url: &str,
+        token: Option<String>,
+        ca: Option<Certificate>,
+        output: Output,
+    ) -> Result<Self, Failure> {
         let base = parse_url(url)?;
         if base.scheme() == "http" && !is_loopback(&base) {
-            output.warn(format_args!("{base} is not encrypted: whoever is on the way can read the token"));
+            output.warn(format_args!(
+                "{base} is not encrypted: whoever is on the way can read the token"
+            ));
         }
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)
@@ -74,7 +114,12 @@ impl Client {
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
-        let http = builder.build().map_err(|error| Failure::new("cannot make an HTTP client").because(&error))?;
+        if let Some(ca) = ca {
+            builder = builder.tls_certs_merge([ca]);
+        }
+        let http = builder
+            .build()
+            .map_err(|error| Failure::new("cannot make an HTTP client").because(&error))?;
         Ok(Self { http, base, token })
     }
 
@@ -101,7 +146,9 @@ impl Client {
             let mut parts = query.to_vec();
             parts.push(("limit", PAGE));
             parts.extend(cursor.iter().map(|cursor| ("cursor", cursor.as_str())));
-            let mut page = self.answer(self.request_with(Method::GET, path, &parts)?).await?;
+            let mut page = self
+                .answer(self.request_with(Method::GET, path, &parts)?)
+                .await?;
             if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
                 items.extend(more);
             }
@@ -116,12 +163,15 @@ impl Client {
 
     /// POST of a JSON body.
     pub async fn post(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<Value, Failure> {
-        self.answer(self.request(Method::POST, path)?.json(body)).await
+        self.answer(self.request(Method::POST, path)?.json(body))
+            .await
     }
 
     /// PUT of a file.
     pub async fn put_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
-        let request = self.request(Method::PUT, path)?.header("content-type", "application/octet-stream");
+        let request = self
+            .request(Method::PUT, path)?
+            .header("content-type", "application/octet-stream");
         self.answer(request.body(body)).await
     }
 
@@ -134,11 +184,18 @@ impl Client {
         self.request_with(method, path, &[])
     }
 
-    fn request_with(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<RequestBuilder, Failure> {
+    fn request_with(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<RequestBuilder, Failure> {
         let mut url = self
             .base
             .join(path.trim_start_matches('/'))
-            .map_err(|error| Failure::new(format!("cannot ask {} for {path}", self.base)).because(&error))?;
+            .map_err(|error| {
+                Failure::new(format!("cannot ask {} for {path}", self.base)).because(&error)
+            })?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -174,10 +231,9 @@ impl Client {
 async fn read_body(mut response: Response) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     loop {
-        let piece = response
-            .chunk()
-            .await
-            .map_err(|error| Failure::new("the collector's answer broke off").because(&error.without_url()))?;
+        let piece = response.chunk().await.map_err(|error| {
+            Failure::new("the collector's answer broke off").because(&error.without_url())
+        })?;
         let Some(piece) = piece else { return Ok(body) };
         if body.len() + piece.len() > ANSWER_LIMIT {
             return Err(Failure::new("cannot read the collector's answer").why("it is too large"));
@@ -189,14 +245,30 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, Failure> {
 /// The collector's own words for a refusal: `application/problem+json`.
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     let problem: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let words = |name: &str| problem.get(name).and_then(Value::as_str).map(plain).unwrap_or_default();
-    let told: Vec<String> =
-        [words("title"), words("detail")].into_iter().filter(|text| !text.is_empty()).collect();
-    let why = if told.is_empty() { "no reason given".to_owned() } else { told.join(": ") };
+    let words = |name: &str| {
+        problem
+            .get(name)
+            .and_then(Value::as_str)
+            .map(plain)
+            .unwrap_or_default()
+    };
+    let told: Vec<String> = [words("title"), words("detail")]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    let why = if told.is_empty() {
+        "no reason given".to_owned()
+    } else {
+        told.join(": ")
+    };
     let failure = Failure::new(format!("the collector refused ({})", status.as_u16())).why(why);
     match status {
-        StatusCode::UNAUTHORIZED => failure.remedy("sign in again with `pristine login URL`").code(Code::Permission),
-        StatusCode::FORBIDDEN => failure.remedy("ask an administrator for the role that may do this").code(Code::Permission),
+        StatusCode::UNAUTHORIZED => failure
+            .remedy("sign in again with `pristine login URL`")
+            .code(Code::Permission),
+        StatusCode::FORBIDDEN => failure
+            .remedy("ask an administrator for the role that may do this")
+            .code(Code::Permission),
         _ => failure,
     }
 }
@@ -210,10 +282,14 @@ pub fn parse_url(text: &str) -> Result<Url, Failure> {
     };
     let mut url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(wrong("it does not begin with http:// or https://".to_owned()));
+        return Err(wrong(
+            "it does not begin with http:// or https://".to_owned(),
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("a password does not belong into an address".to_owned()));
+        return Err(wrong(
+            "a password does not belong into an address".to_owned(),
+        ));
     }
     url.set_query(None);
     url.set_fragment(None);
@@ -227,7 +303,10 @@ pub fn parse_url(text: &str) -> Result<Url, Failure> {
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn same_origin(one: &str, other: &str) -> bool {
@@ -266,8 +345,14 @@ mod tests {
 
     #[test]
     fn an_address_is_http_without_a_password() {
-        assert_eq!(parse_url("http://127.0.0.1:8080").unwrap().as_str(), "http://127.0.0.1:8080/");
-        assert_eq!(parse_url("https://h/p?x#y").unwrap().as_str(), "https://h/p/");
+        assert_eq!(
+            parse_url("http://127.0.0.1:8080").unwrap().as_str(),
+            "http://127.0.0.1:8080/"
+        );
+        assert_eq!(
+            parse_url("https://h/p?x#y").unwrap().as_str(),
+            "https://h/p/"
+        );
         for wrong in ["", "h:1", "ftp://h", "https://u:p@h/"] {
             assert_eq!(parse_url(wrong).unwrap_err().code, Code::Usage, "{wrong}");
         }
@@ -275,15 +360,28 @@ mod tests {
 
     #[test]
     fn a_kept_token_goes_only_where_it_came_from() {
-        assert!(same_origin("http://127.0.0.1:8080", "http://127.0.0.1:8080/"));
-        assert!(!same_origin("http://127.0.0.1:8081", "http://127.0.0.1:8080/"));
+        assert!(same_origin(
+            "http://127.0.0.1:8080",
+            "http://127.0.0.1:8080/"
+        ));
+        assert!(!same_origin(
+            "http://127.0.0.1:8081",
+            "http://127.0.0.1:8080/"
+        ));
         assert!(!same_origin("http://example.org", "https://example.org"));
     }
 
     #[test]
     fn a_refusal_tells_the_collectors_words() {
-        let failure = refusal(StatusCode::FORBIDDEN, br#"{"title":"not allowed","detail":"role \u001b viewer"}"#);
+        let failure = refusal(
+            StatusCode::FORBIDDEN,
+            br#"{"title":"not allowed","detail":"role \u001b viewer"}"#,
+        );
         assert_eq!(failure.code, Code::Permission);
-        assert!(failure.to_string().contains("not allowed: role \\u{1b} viewer"));
+        assert!(
+            failure
+                .to_string()
+                .contains("not allowed: role \\u{1b} viewer")
+        );
     }
 }

@@ -11,11 +11,13 @@ pub fn now() -> Timestamp {
 
 /// A time that a person gives.
 pub fn parse(text: &str) -> Result<Timestamp, Failure> {
-    text.parse::<jiff::Timestamp>().map(|at| Timestamp::from_micros(at.as_microsecond())).map_err(|error| {
-        Failure::usage(format!("`{text}` is not a time"))
-            .why(error.to_string())
-            .remedy("give it like 2027-01-31T00:00:00Z")
-    })
+    text.parse::<jiff::Timestamp>()
+        .map(|at| Timestamp::from_micros(at.as_microsecond()))
+        .map_err(|error| {
+            Failure::usage(format!("`{text}` is not a time"))
+                .why(error.to_string())
+                .remedy("give it like 2027-01-31T00:00:00Z")
+        })
 }
 
 /// A span that a person gives: `30m`, `24h`, `7d`, or bare seconds.
@@ -52,7 +54,10 @@ mod tests {
 
     #[test]
     fn times_become_microseconds() {
-        assert_eq!(parse("1970-01-01T00:00:01Z").unwrap().as_micros(), 1_000_000);
+        assert_eq!(
+            parse("1970-01-01T00:00:01Z").unwrap().as_micros(),
+            1_000_000
+        );
         assert!(parse("tomorrow").is_err());
     }
 }

@@ -26,7 +26,13 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, display_order = 100)]
     format: Format,
     /// Say only results and errors.
-    #[arg(short, long, global = true, display_order = 101, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        display_order = 101,
+        conflicts_with = "verbose"
+    )]
     quiet: bool,
     /// Say more.
     #[arg(short, long, global = true, display_order = 102)]
@@ -107,9 +113,18 @@ mod tests {
     fn every_command_has_an_example() {
         fn check(command: &clap::Command, path: &str) {
             let is_group = command.has_subcommands();
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(is_group || help.contains("Example"), "{path} has no example");
-            for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                is_group || help.contains("Example"),
+                "{path} has no example"
+            );
+            for below in command
+                .get_subcommands()
+                .filter(|below| below.get_name() != "help")
+            {
                 check(below, &format!("{path} {}", below.get_name()));
             }
         }

@@ -9,7 +9,9 @@ use crate::output::Output;
 
 /// Arguments of `completion`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  pristine completion bash > /usr/share/bash-completion/completions/pristine")]
+#[command(
+    after_help = "Example:\n  pristine completion bash > /usr/share/bash-completion/completions/pristine"
+)]
 pub struct Completion {
     /// The shell.
     shell: Kind,

@@ -69,7 +69,12 @@ pub struct Failure {
 impl Failure {
     /// Something that could not be done; `what` is a sentence without a full stop.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { code: Code::NotDone, what: what.into(), why: None, remedy: None }
+        Self {
+            code: Code::NotDone,
+            what: what.into(),
+            why: None,
+            remedy: None,
+        }
     }
 
     /// A command line that makes no sense.
@@ -101,7 +106,11 @@ impl Failure {
     pub fn because(self, error: &(dyn Error + 'static)) -> Self {
         let (chain, refused) = chain(error);
         let failure = self.why(chain);
-        if refused && failure.code == Code::NotDone { failure.code(Code::Permission) } else { failure }
+        if refused && failure.code == Code::NotDone {
+            failure.code(Code::Permission)
+        } else {
+            failure
+        }
     }
 
     /// What to do about it.
@@ -159,14 +168,22 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_why_and_what_to_do() {
-        let failure = Failure::new("cannot read KEY").why("no such file").remedy("make one with `pristine key generate`");
-        assert_eq!(failure.to_string(), "cannot read KEY: no such file\n  make one with `pristine key generate`");
+        let failure = Failure::new("cannot read KEY")
+            .why("no such file")
+            .remedy("make one with `pristine key generate`");
+        assert_eq!(
+            failure.to_string(),
+            "cannot read KEY: no such file\n  make one with `pristine key generate`"
+        );
     }
 
     #[test]
     fn a_refusal_by_the_system_is_a_permission_failure() {
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(Failure::io("cannot write", &refused).code, Code::Permission);
-        assert_eq!(Failure::new("cannot write").because(&refused).code, Code::Permission);
+        assert_eq!(
+            Failure::new("cannot write").because(&refused).code,
+            Code::Permission
+        );
     }
 }

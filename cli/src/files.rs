@@ -13,14 +13,18 @@ const SCOPE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// All of a file that may have at most `limit` bytes.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
-    let unread = |error: &std::io::Error| Failure::io(format!("cannot read {}", path.display()), error);
+    let unread =
+        |error: &std::io::Error| Failure::io(format!("cannot read {}", path.display()), error);
     let file = File::open(path).map_err(|error| unread(&error))?;
     let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| unread(&error))?;
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| unread(&error))?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
         return Ok(bytes);
     }
-    Err(Failure::new(format!("cannot read {}", path.display())).why(format!("it is larger than {limit} bytes")))
+    Err(Failure::new(format!("cannot read {}", path.display()))
+        .why(format!("it is larger than {limit} bytes")))
 }
 
 /// The scope that `--scope FILE|host` names.

@@ -53,13 +53,20 @@ pub struct Gathered {
 impl Gathered {
     /// The tree digest of the sealed entries.
     pub fn tree(&self) -> Digest {
-        let leaves = self.sealed.iter().map(|(path, line)| (path.key(), line.leaf())).collect();
+        let leaves = self
+            .sealed
+            .iter()
+            .map(|(path, line)| (path.key(), line.leaf()))
+            .collect();
         Tree::from_leaves(leaves).root()
     }
 
     /// Whether something sealed could not be read.
     pub fn is_whole(&self) -> bool {
-        !self.unread.iter().any(|unread| unread.expect == Expect::Sealed)
+        !self
+            .unread
+            .iter()
+            .any(|unread| unread.expect == Expect::Sealed)
     }
 }
 
@@ -88,23 +95,42 @@ pub struct Manner<'a> {
 const READ_ANYWAY: u64 = 64 << 20;
 
 /// Scans `root` under `scope`.
-pub fn gather(root: &Path, scope: &Scope, manner: &Manner<'_>, output: Output) -> Result<Gathered, Failure> {
+pub fn gather(
+    root: &Path,
+    scope: &Scope,
+    manner: &Manner<'_>,
+    output: Output,
+) -> Result<Gathered, Failure> {
     let started = Instant::now();
     let opened = open(root, scope)?;
-    let table = scan::mount_table(root)
-        .map_err(|error| Failure::io(format!("cannot read the mount table below {}", root.display()), &error))?;
+    let table = scan::mount_table(root).map_err(|error| {
+        Failure::io(
+            format!("cannot read the mount table below {}", root.display()),
+            &error,
+        )
+    })?;
     let own = Progress::default();
     let progress = manner.progress.unwrap_or(&own);
     let heap = Mutex::new(Heap::default());
     let wanted = |path: &ImagePath, size: u64| is_wanted(scope, manner, path, size);
     let visit = |found: Found| put(&heap, found, manner.takes_unsettled);
     progress::shown(output, "reading", progress, || {
-        scan::scan_wanted(&opened, scope, &ImagePath::root(), &ScanOptions::default(), progress, &wanted, &visit)
+        scan::scan_wanted(
+            &opened,
+            scope,
+            &ImagePath::root(),
+            &ScanOptions::default(),
+            progress,
+            &wanted,
+            &visit,
+        )
     })
     .map_err(|error| Failure::new(format!("cannot scan {}", root.display())).because(&error))?;
     let mut heap = heap.into_inner().unwrap_or_else(PoisonError::into_inner);
-    heap.sealed.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    heap.unread.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    heap.sealed
+        .sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    heap.unread
+        .sort_unstable_by(|one, other| one.path.cmp(&other.path));
     Ok(Gathered {
         sealed: heap.sealed,
         local: heap.local,
@@ -119,7 +145,11 @@ pub fn gather(root: &Path, scope: &Scope, manner: &Manner<'_>, output: Output) -
 
 /// Content is read where it is compared or recorded: not what is only counted, nor a large file whose size is wrong.
 fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) -> bool {
-    if size > READ_ANYWAY && manner.sizes.is_some_and(|sizes| sizes.get(&path.key()) != Some(&size)) {
+    if size > READ_ANYWAY
+        && manner
+            .sizes
+            .is_some_and(|sizes| sizes.get(&path.key()) != Some(&size))
+    {
         return false;
     }
     scope.rules().is_empty() || scope.decide(path).expect == Expect::Sealed
@@ -128,9 +158,13 @@ fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) ->
 fn open(root: &Path, scope: &Scope) -> Result<Root, Failure> {
     let what = format!("cannot open {}", root.display());
     match root.metadata() {
-        Err(error) => return Err(Failure::io(what, &error).remedy("name the directory that holds the tree")),
+        Err(error) => {
+            return Err(Failure::io(what, &error).remedy("name the directory that holds the tree"));
+        }
         Ok(found) if !found.is_dir() => {
-            return Err(Failure::new(what).why("it is not a directory").remedy("name the directory that holds the tree"));
+            return Err(Failure::new(what)
+                .why("it is not a directory")
+                .remedy("name the directory that holds the tree"));
         }
         Ok(_directory) => {}
     }
@@ -142,15 +176,28 @@ fn put(heap: &Mutex<Heap>, found: Found, takes_unsettled: bool) {
     let ready = match found.reading {
         Reading::Absent => return,
         Reading::Unreadable { error } => Err(error),
-        Reading::Unsettled(..) if !takes_unsettled => Err("it was being written to while it was read".to_owned()),
+        Reading::Unsettled(..) if !takes_unsettled => {
+            Err("it was being written to while it was read".to_owned())
+        }
         Reading::Entry(entry, _) | Reading::Unsettled(entry, _) => {
-            let size = if let Kind::File { size, .. } = entry.kind { size } else { 0 };
-            entry.line().map(|line| (line, size)).map_err(|error| error.to_string())
+            let size = if let Kind::File { size, .. } = entry.kind {
+                size
+            } else {
+                0
+            };
+            entry
+                .line()
+                .map(|line| (line, size))
+                .map_err(|error| error.to_string())
         }
     };
     let mut heap = heap.lock().unwrap_or_else(PoisonError::into_inner);
     match (ready, expect) {
-        (Err(error), _) => heap.unread.push(Unread { path: found.path, error, expect }),
+        (Err(error), _) => heap.unread.push(Unread {
+            path: found.path,
+            error,
+            expect,
+        }),
         (Ok((line, size)), Expect::Sealed) => {
             heap.bytes = heap.bytes.saturating_add(size);
             heap.sealed.push((found.path, line));
@@ -165,17 +212,28 @@ fn put(heap: &Mutex<Heap>, found: Found, takes_unsettled: bool) {
 pub fn unread_failure(what: &str, unread: &[Unread]) -> Failure {
     /// Enough to see the pattern; the rest is a number.
     const SHOWN: usize = 10;
-    let mut listed: Vec<String> =
-        unread.iter().take(SHOWN).map(|one| format!("\n  {}: {}", one.path, one.error)).collect();
+    let mut listed: Vec<String> = unread
+        .iter()
+        .take(SHOWN)
+        .map(|one| format!("\n  {}: {}", one.path, one.error))
+        .collect();
     if unread.len() > SHOWN {
         listed.push(format!("\n  … and {} more", unread.len() - SHOWN));
     }
     Failure::new(what)
-        .why(format!("{} could not be read{}", paths(unread.len()), listed.concat()))
+        .why(format!(
+            "{} could not be read{}",
+            paths(unread.len()),
+            listed.concat()
+        ))
         .remedy("run it as a user who may read them, or leave them out with a scope rule")
         .code(Code::NotDone)
 }
 
 fn paths(number: usize) -> String {
-    if number == 1 { "1 path".to_owned() } else { format!("{number} paths") }
+    if number == 1 {
+        "1 path".to_owned()
+    } else {
+        format!("{number} paths")
+    }
 }

@@ -27,13 +27,17 @@ pub enum ImageCommand {
     #[command(after_help = "Example:\n  pristine image sign web.mtree.zst --key release.pem")]
     Sign(sign::Sign),
     /// Check signatures, and that the manifest is the one that was signed.
-    #[command(after_help = "Example:\n  pristine image verify web.mtree.zst --publisher release.pem.pub")]
+    #[command(
+        after_help = "Example:\n  pristine image verify web.mtree.zst --publisher release.pem.pub"
+    )]
     Verify(verify::Verify),
     /// What is in an image; with PATH, that entry and the proof of it.
     #[command(after_help = "Example:\n  pristine image show web.mtree.zst /usr/sbin/nginx")]
     Show(show::Show),
     /// Hand an image to other tools, on standard output.
-    #[command(after_help = "Example:\n  pristine image export web.mtree.zst --as mtree | bsdtar -tvf -")]
+    #[command(
+        after_help = "Example:\n  pristine image export web.mtree.zst --as mtree | bsdtar -tvf -"
+    )]
     Export(export::Export),
     /// What changed between two images; exit 1 where they differ.
     #[command(after_help = "Example:\n  pristine image diff web-1.mtree.zst web-2.mtree.zst")]

@@ -53,7 +53,8 @@ pub fn run(command: &KeyCommand, output: Output) -> Result<Status, Failure> {
         Kind::Ed25519 => (Algorithm::Ed25519, "ed25519"),
         Kind::P256 => (Algorithm::P256, "p256"),
     };
-    let key = PrivateKey::generate(algorithm).map_err(|error| Failure::new("cannot make a key").because(&error))?;
+    let key = PrivateKey::generate(algorithm)
+        .map_err(|error| Failure::new("cannot make a key").because(&error))?;
     let public_path = write_pair(&key, &arguments.output)?;
     let made = Made {
         keyid: key.public().keyid().to_string(),
@@ -64,7 +65,10 @@ pub fn run(command: &KeyCommand, output: Output) -> Result<Status, Failure> {
     if output.is_json() {
         output.document(&made)?;
     } else {
-        output.line(format_args!("keyid    {}\nprivate  {}\npublic   {}", made.keyid, made.private, made.public))?;
+        output.line(format_args!(
+            "keyid    {}\nprivate  {}\npublic   {}",
+            made.keyid, made.private, made.public
+        ))?;
     }
     Ok(Status::Clean)
 }
@@ -82,7 +86,9 @@ pub fn write_pair(key: &PrivateKey, path: &Path) -> Result<PathBuf, Failure> {
         }
     }
     let private_pem = key.to_pem();
-    let unwritten = |path: &Path, error: &std::io::Error| Failure::io(format!("cannot write {}", path.display()), error);
+    let unwritten = |path: &Path, error: &std::io::Error| {
+        Failure::io(format!("cannot write {}", path.display()), error)
+    };
     atomic::create(path, private_pem.as_bytes(), 0o600).map_err(|error| unwritten(path, &error))?;
     atomic::create(&public_path, key.public().to_pem().as_bytes(), 0o644)
         .map_err(|error| unwritten(&public_path, &error))?;
@@ -118,6 +124,7 @@ const PEM_LIMIT: u64 = 64 * 1024;
 
 fn read_pem(path: &Path) -> Result<String, Failure> {
     let bytes = crate::files::read_bounded(path, PEM_LIMIT)?;
-    String::from_utf8(bytes)
-        .map_err(|_not_text| Failure::new(format!("{} is not a key", path.display())).why("it is not text"))
+    String::from_utf8(bytes).map_err(|_not_text| {
+        Failure::new(format!("{} is not a key", path.display())).why("it is not text")
+    })
 }

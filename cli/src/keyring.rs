@@ -30,7 +30,11 @@ pub struct Keyring {
 
 /// Where the keyring lies.
 pub fn path() -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_CONFIG_HOME")
         .filter(|path| path.is_absolute())
         .or_else(|| set("HOME").map(|home| home.join(".config")))
@@ -48,13 +52,24 @@ pub fn read() -> Result<Option<Keyring>, Failure> {
     let path = path()?;
     let metadata = match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::io(format!("cannot read {}", path.display()), &error)),
+        Err(error) => {
+            return Err(Failure::io(
+                format!("cannot read {}", path.display()),
+                &error,
+            ));
+        }
         Ok(metadata) => metadata,
     };
-    let wrong = |why: String| Failure::new(format!("will not use {}", path.display())).why(why).code(Code::Configuration);
+    let wrong = |why: String| {
+        Failure::new(format!("will not use {}", path.display()))
+            .why(why)
+            .code(Code::Configuration)
+    };
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(wrong("others may read it".to_owned())
-            .remedy(format!("chmod 600 {}, and sign in again if somebody may have read it", path.display())));
+        return Err(wrong("others may read it".to_owned()).remedy(format!(
+            "chmod 600 {}, and sign in again if somebody may have read it",
+            path.display()
+        )));
     }
     let bytes = read_bounded(&path, LIMIT)?;
     serde_json::from_slice(&bytes)
@@ -65,9 +80,14 @@ pub fn read() -> Result<Option<Keyring>, Failure> {
 /// Puts the keyring in its place.
 pub fn write(keyring: &Keyring) -> Result<PathBuf, Failure> {
     let path = path()?;
-    let unwritten = |error: &std::io::Error| Failure::io(format!("cannot write {}", path.display()), error);
+    let unwritten =
+        |error: &std::io::Error| Failure::io(format!("cannot write {}", path.display()), error);
     if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| unwritten(&error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| unwritten(&error))?;
     }
     let bytes = serde_json::to_vec_pretty(keyring)
         .map_err(|error| Failure::new("cannot write the keyring").because(&error))?;
@@ -81,6 +101,9 @@ pub fn remove() -> Result<bool, Failure> {
     match fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::io(format!("cannot remove {}", path.display()), &error)),
+        Err(error) => Err(Failure::io(
+            format!("cannot remove {}", path.display()),
+            &error,
+        )),
     }
 }

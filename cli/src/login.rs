@@ -16,8 +16,10 @@ use crate::output::Output;
 
 /// Arguments of `login`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  pristine login https://pristine.example.org --user admin\n\
-    asks for the password, on standard input where there is no terminal.")]
+#[command(
+    after_help = "Example:\n  pristine login https://pristine.example.org --user admin\n\
+    asks for the password, on standard input where there is no terminal."
+)]
 pub struct Login {
     /// The collector's people's door.
     url: String,
@@ -42,7 +44,12 @@ pub fn login(arguments: &Login, output: Output) -> Result<Status, Failure> {
         };
         client.use_token(token.clone());
         let who = client.get("/api/v1/whoami").await?;
-        Ok(Keyring { url: client.base().to_string(), user: text_of(&who, "/user"), token, expires })
+        Ok(Keyring {
+            url: client.base().to_string(),
+            user: text_of(&who, "/user"),
+            token,
+            expires,
+        })
     })?;
     let path = keyring::write(&kept)?;
     if output.is_json() {
@@ -62,15 +69,34 @@ async fn exchange(arguments: &Login, client: &Client) -> Result<(String, Option<
     let password = match &arguments.password_file {
         Some(path) => {
             let bytes = read_bounded(path, 64 * 1024)?;
-            String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned()
+            String::from_utf8_lossy(&bytes)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         }
         None => ask("password: ", true)?,
     };
-    let answer = client.post("/api/v1/sessions", &json!({ "user": user, "password": password })).await?;
+    let answer = client
+        .post(
+            "/api/v1/sessions",
+            &json!({ "user": user, "password": password }),
+        )
+        .await?;
     let token = answer.get("token").and_then(Value::as_str).ok_or_else(|| {
-        Failure::new(format!("{} does not answer like a collector", client.base())).why("it gave no token")
+        Failure::new(format!(
+            "{} does not answer like a collector",
+            client.base()
+        ))
+        .why("it gave no token")
     })?;
-    Ok((token.to_owned(), answer.get("expires").and_then(Value::as_str).map(str::to_owned)))
+    Ok((
+        token.to_owned(),
+        answer
+            .get("expires")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+    ))
 }
 
 /// Asks on the terminal, without an echo for what is secret; without a terminal, a line of standard input.
@@ -78,26 +104,41 @@ fn ask(question: &str, is_secret: bool) -> Result<String, Failure> {
     let unread = |error: &io::Error| Failure::io("cannot read the answer", error);
     let mut answer = String::new();
     if io::stdin().is_terminal() {
-        let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|error| unread(&error))?;
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .map_err(|error| unread(&error))?;
         write!(&terminal, "{question}").map_err(|error| unread(&error))?;
-        let before = if is_secret { Some(tcgetattr(&terminal).map_err(|error| unread(&error.into()))?) } else { None };
+        let before = if is_secret {
+            Some(tcgetattr(&terminal).map_err(|error| unread(&error.into()))?)
+        } else {
+            None
+        };
         if let Some(before) = &before {
             let mut silent = before.clone();
             silent.local_modes.remove(LocalModes::ECHO);
-            tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|error| unread(&error.into()))?;
+            tcsetattr(&terminal, OptionalActions::Flush, &silent)
+                .map_err(|error| unread(&error.into()))?;
         }
         let read = BufReader::new(&terminal).read_line(&mut answer);
         if let Some(before) = &before {
-            tcsetattr(&terminal, OptionalActions::Flush, before).map_err(|error| unread(&error.into()))?;
+            tcsetattr(&terminal, OptionalActions::Flush, before)
+                .map_err(|error| unread(&error.into()))?;
             writeln!(&terminal).map_err(|error| unread(&error))?;
         }
         read.map_err(|error| unread(&error))?;
     } else {
-        io::stdin().lock().read_line(&mut answer).map_err(|error| unread(&error))?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|error| unread(&error))?;
     }
     let answer = answer.trim_end_matches(['\r', '\n']).to_owned();
     if answer.is_empty() {
-        return Err(Failure::new("cannot sign in").why("no answer was given").remedy("give --user, and --password-file"));
+        return Err(Failure::new("cannot sign in")
+            .why("no answer was given")
+            .remedy("give --user, and --password-file"));
     }
     Ok(answer)
 }
@@ -106,12 +147,19 @@ fn ask(question: &str, is_secret: bool) -> Result<String, Failure> {
 pub fn whoami(output: Output) -> Result<Status, Failure> {
     let (url, who) = client::run(async {
         let client = Client::signed_in(output)?;
-        Ok((client.base().to_string(), client.get("/api/v1/whoami").await?))
+        Ok((
+            client.base().to_string(),
+            client.get("/api/v1/whoami").await?,
+        ))
     })?;
     if output.is_json() {
         output.document(&who)?;
     } else {
-        output.line(format_args!("{} ({}) at {url}", text_of(&who, "/user"), text_of(&who, "/role")))?;
+        output.line(format_args!(
+            "{} ({}) at {url}",
+            text_of(&who, "/user"),
+            text_of(&who, "/role")
+        ))?;
     }
     Ok(Status::Clean)
 }
@@ -124,7 +172,9 @@ pub fn logout(output: Output) -> Result<Status, Failure> {
             client.delete("/api/v1/sessions").await
         });
         if let Err(failure) = ended {
-            output.warn(format_args!("the token is only forgotten here, the collector still takes it: {failure}"));
+            output.warn(format_args!(
+                "the token is only forgotten here, the collector still takes it: {failure}"
+            ));
         }
     }
     if keyring::remove()? {

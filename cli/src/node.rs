@@ -26,8 +26,10 @@ pub enum NodeCommand {
         node: String,
     },
     /// Say which image the nodes of a group must be, or move one node to a group.
-    #[command(after_help = "Examples:\n  pristine node assign --group web web:1.4.2\n  \
-        pristine node assign --node web-1 --group web")]
+    #[command(
+        after_help = "Examples:\n  pristine node assign --group web web:1.4.2\n  \
+        pristine node assign --node web-1 --group web"
+    )]
     Assign(Assign),
 }
 
@@ -67,10 +69,23 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
         output.document(&json!({ "items": items, "next": Value::Null }))?;
         return Ok(Status::Clean);
     }
-    let heading = ["NAME", "GROUP", "STATUS", "ASSURANCE", "IMAGE", "VIOLATIONS", "LAST ATTESTED", "ID"];
+    let heading = [
+        "NAME",
+        "GROUP",
+        "STATUS",
+        "ASSURANCE",
+        "IMAGE",
+        "VIOLATIONS",
+        "LAST ATTESTED",
+        "ID",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(items.iter().map(|item| {
-        let image = format!("{} {}", text_of(item, "/image/name"), text_of(item, "/image/version"));
+        let image = format!(
+            "{} {}",
+            text_of(item, "/image/name"),
+            text_of(item, "/image/version")
+        );
         vec![
             text_of(item, "/name"),
             text_of(item, "/group"),
@@ -88,12 +103,16 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
 
 async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
     let id = id_of(client, node).await?;
-    let shown = client.get(&format!("/api/v1/nodes/{}", segment(&id))).await?;
+    let shown = client
+        .get(&format!("/api/v1/nodes/{}", segment(&id)))
+        .await?;
     if output.is_json() {
         output.document(&shown)?;
         return Ok(Status::Clean);
     }
-    let differences = client.list(&format!("/api/v1/nodes/{}/differences", segment(&id)), &[]).await?;
+    let differences = client
+        .list(&format!("/api/v1/nodes/{}/differences", segment(&id)), &[])
+        .await?;
     let mut rows = Vec::new();
     for (what, pointer) in [
         ("name", "/name"),
@@ -117,19 +136,33 @@ async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Fai
     }
     output.line(output::table(&rows))?;
     for difference in &differences {
-        output.line(format_args!("{}  expected {}  found {}", text_of(difference, "/path"), or_nothing(difference, "/expected"), or_nothing(difference, "/found")))?;
+        output.line(format_args!(
+            "{}  expected {}  found {}",
+            text_of(difference, "/path"),
+            or_nothing(difference, "/expected"),
+            or_nothing(difference, "/found")
+        ))?;
     }
     Ok(Status::Clean)
 }
 
 fn or_nothing(value: &Value, pointer: &str) -> String {
     let text = text_of(value, pointer);
-    if text.is_empty() { "nothing".to_owned() } else { text }
+    if text.is_empty() {
+        "nothing".to_owned()
+    } else {
+        text
+    }
 }
 
 async fn approve(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
     let id = id_of(client, node).await?;
-    let answer = client.post(&format!("/api/v1/nodes/{}/approve", segment(&id)), &json!({})).await?;
+    let answer = client
+        .post(
+            &format!("/api/v1/nodes/{}/approve", segment(&id)),
+            &json!({}),
+        )
+        .await?;
     if output.is_json() {
         output.document(&answer)?;
     } else {
@@ -143,7 +176,9 @@ async fn assign(client: &Client, arguments: &Assign, output: Output) -> Result<S
     if let Some(node) = &arguments.node {
         let id = id_of(client, node).await?;
         let path = format!("/api/v1/nodes/{}/group", segment(&id));
-        answer = client.post(&path, &json!({ "group": arguments.group })).await?;
+        answer = client
+            .post(&path, &json!({ "group": arguments.group }))
+            .await?;
         output.note(format_args!("node {id} is in group {}", arguments.group));
     }
     if let Some(image) = &arguments.image {
@@ -153,7 +188,10 @@ async fn assign(client: &Client, arguments: &Assign, output: Output) -> Result<S
             fields.insert("keep_previous_secs".to_owned(), seconds.into());
         }
         answer = client.post("/api/v1/assignments", &body).await?;
-        output.note(format_args!("group {} must be {image} ({sha256})", arguments.group));
+        output.note(format_args!(
+            "group {} must be {image} ({sha256})",
+            arguments.group
+        ));
     }
     if output.is_json() {
         output.document(&answer)?;
@@ -167,14 +205,24 @@ pub async fn id_of(client: &Client, node: &str) -> Result<String, Failure> {
         return Ok(node.to_owned());
     }
     let items = client.list("/api/v1/nodes", &[]).await?;
-    let named: Vec<&Value> = items.iter().filter(|item| text_of(item, "/name") == node).collect();
+    let named: Vec<&Value> = items
+        .iter()
+        .filter(|item| text_of(item, "/name") == node)
+        .collect();
     // A rebuilt server keeps its name: the one that still counts is meant.
-    let counted: Vec<&&Value> = named.iter().filter(|item| text_of(item, "/status") != "retired").collect();
+    let counted: Vec<&&Value> = named
+        .iter()
+        .filter(|item| text_of(item, "/status") != "retired")
+        .collect();
     match (counted.as_slice(), named.as_slice()) {
         ([one], _) => Ok(text_of(one, "/id")),
         ([], [one]) => Ok(text_of(one, "/id")),
-        ([], []) => Err(Failure::new(format!("there is no node `{node}`")).remedy("see `pristine node list`")),
-        _ => Err(Failure::new(format!("several nodes are named `{node}`")).remedy("give the id, from `pristine node list`")),
+        ([], []) => {
+            Err(Failure::new(format!("there is no node `{node}`"))
+                .remedy("see `pristine node list`"))
+        }
+        _ => Err(Failure::new(format!("several nodes are named `{node}`"))
+            .remedy("give the id, from `pristine node list`")),
     }
 }
 
@@ -192,9 +240,15 @@ async fn image_of(client: &Client, image: &str) -> Result<String, Failure> {
     let mut meant: Vec<&Value> = items.iter().filter(is_meant).collect();
     meant.sort_by_key(|item| epoch(item));
     let newest = meant.last().ok_or_else(|| {
-        Failure::new(format!("there is no image `{image}`")).remedy("see `pristine image list`, or publish it first")
+        Failure::new(format!("there is no image `{image}`"))
+            .remedy("see `pristine image list`, or publish it first")
     })?;
-    if meant.iter().filter(|item| epoch(item) == epoch(newest)).count() > 1 {
+    if meant
+        .iter()
+        .filter(|item| epoch(item) == epoch(newest))
+        .count()
+        > 1
+    {
         return Err(Failure::new(format!("several images are named `{image}`"))
             .why("they have the same epoch")
             .remedy("give NAME:VERSION, or the statement's SHA-256 from `pristine image list`")

@@ -89,13 +89,20 @@ impl Output {
     /// One line of a result.
     pub fn line(&self, text: impl Display) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
+        writeln!(stdout, "{text}")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| unwritten(&error))
     }
 
     /// A result of many bytes, buffered: `write` gets the stream.
-    pub fn stream(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Failure> {
+    pub fn stream(
+        &self,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
         let mut stdout = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-        write(&mut stdout).and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
+        write(&mut stdout)
+            .and_then(|()| stdout.flush())
+            .map_err(|error| unwritten(&error))
     }
 
     /// A remark that `-q` silences.
@@ -135,13 +142,22 @@ impl Output {
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let lines: Vec<String> = rows
         .iter()
         .map(|row| {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}", width = *width))
+                .collect();
             cells.join("  ").trim_end().to_owned()
         })
         .collect();
@@ -188,7 +204,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["ID".to_owned(), "NAME".to_owned()], vec!["1234".to_owned(), "a".to_owned()]];
+        let rows = vec![
+            vec!["ID".to_owned(), "NAME".to_owned()],
+            vec!["1234".to_owned(), "a".to_owned()],
+        ];
         assert_eq!(table(&rows), "ID    NAME\n1234  a");
     }
 

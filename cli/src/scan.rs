@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use attestation::verdict::Verdict;
 use attestation::digest::Digest;
 use attestation::mounts::{self, Mount};
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
+use attestation::verdict::Verdict;
 use clap::Args;
 use serde::Serialize;
 
@@ -89,9 +89,16 @@ pub fn run(arguments: &Scan, output: Output) -> Result<Status, Failure> {
 }
 
 fn alone(arguments: &Scan, output: Output) -> Result<Status, Failure> {
-    let scope = arguments.scope.as_deref().map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
+    let scope = arguments
+        .scope
+        .as_deref()
+        .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
     let gathered = gather::gather(&arguments.root, &scope, &Manner::default(), output)?;
-    let status = if gathered.unread.is_empty() { Status::Clean } else { Status::NotWhole };
+    let status = if gathered.unread.is_empty() {
+        Status::Clean
+    } else {
+        Status::NotWhole
+    };
     tell(&scanned(&gathered, &[]), output)?;
     Ok(status)
 }
@@ -108,11 +115,17 @@ struct Expected {
 
 fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Failure> {
     let expected = expected(arguments, image, output)?;
-    let manner = Manner { sizes: Some(&expected.sizes), ..Manner::default() };
+    let manner = Manner {
+        sizes: Some(&expected.sizes),
+        ..Manner::default()
+    };
     let gathered = gather::gather(&arguments.root, &expected.scope, &manner, output)?;
     let differences = differences(&expected.file, &gathered)?;
     let unexpected = mounts::unexpected(&gathered.mounts, &expected.scope, &expected.mounts);
-    let (verdict, status) = match (differences.is_empty() && unexpected.is_empty(), gathered.is_whole()) {
+    let (verdict, status) = match (
+        differences.is_empty() && unexpected.is_empty(),
+        gathered.is_whole(),
+    ) {
         (false, _) => (Verdict::Drifted, Status::NotSo),
         (true, false) => (Verdict::Incomplete, Status::NotWhole),
         (true, true) => (Verdict::Pristine, Status::Clean),
@@ -120,8 +133,15 @@ fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Fai
     let mut scanned = scanned(&gathered, &unexpected);
     scanned.verdict = Some(verdict);
     scanned.image = Some(expected.shown);
-    scanned.differences =
-        Some(differences.into_iter().map(|change| DifferenceShown { expect: Expect::Sealed, change }).collect());
+    scanned.differences = Some(
+        differences
+            .into_iter()
+            .map(|change| DifferenceShown {
+                expect: Expect::Sealed,
+                change,
+            })
+            .collect(),
+    );
     tell(&scanned, output)?;
     Ok(status)
 }
@@ -135,17 +155,35 @@ fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, F
     let Some(says) = &file.says else {
         if !arguments.publishers.is_empty() {
             return Err(Failure::new("cannot check signatures")
-                .why(format!("there is no statement at {}", file.statement.display()))
+                .why(format!(
+                    "there is no statement at {}",
+                    file.statement.display()
+                ))
                 .remedy("fetch the .dsse.json beside the manifest, or leave --publisher out"));
         }
-        let scope = arguments.scope.as_deref().map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
-        let shown = ImageShown { name: None, version: None, tree };
-        return Ok(Expected { file, scope, mounts: Vec::new(), sizes, shown });
+        let scope = arguments
+            .scope
+            .as_deref()
+            .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
+        let shown = ImageShown {
+            name: None,
+            version: None,
+            tree,
+        };
+        return Ok(Expected {
+            file,
+            scope,
+            mounts: Vec::new(),
+            sizes,
+            shown,
+        });
     };
     if arguments.scope.is_some() {
-        return Err(Failure::usage("--scope is only for a manifest without a statement")
-            .why(format!("{} gives the scope", file.statement.display()))
-            .remedy("leave --scope out"));
+        return Err(
+            Failure::usage("--scope is only for a manifest without a statement")
+                .why(format!("{} gives the scope", file.statement.display()))
+                .remedy("leave --scope out"),
+        );
     }
     if let Some(reason) = file.mismatch(says, &contents) {
         return Err(show::another_manifest(&file, &reason));
@@ -157,22 +195,34 @@ fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, F
         tree,
     };
     let (scope, mounts) = (says.predicate.scope.clone(), says.predicate.mounts.clone());
-    Ok(Expected { file, scope, mounts, sizes, shown })
+    Ok(Expected {
+        file,
+        scope,
+        mounts,
+        sizes,
+        shown,
+    })
 }
 
-fn check_signatures(file: &ImageFile, publishers: &[PathBuf], output: Output) -> Result<(), Failure> {
+fn check_signatures(
+    file: &ImageFile,
+    publishers: &[PathBuf],
+    output: Output,
+) -> Result<(), Failure> {
     let (envelope, _says) = file.required()?;
     if publishers.is_empty() {
         output.note("note: signatures are not checked; name the publisher's key with --publisher");
         return Ok(());
     }
     let keys = key::read_public(publishers)?;
-    verify::signers(envelope, &keys, 1).map(|_signers| ()).map_err(|reason| {
-        Failure::new(format!("will not compare with {}", file.manifest.display()))
-            .why(reason)
-            .remedy("find out who made this image, or name the right key with --publisher")
-            .code(Code::NotSo)
-    })
+    verify::signers(envelope, &keys, 1)
+        .map(|_signers| ())
+        .map_err(|reason| {
+            Failure::new(format!("will not compare with {}", file.manifest.display()))
+                .why(reason)
+                .remedy("find out who made this image, or name the right key with --publisher")
+                .code(Code::NotSo)
+        })
 }
 
 /// Both sides are in manifest order. What lies at or below an unread path is not known, so it is no difference.
@@ -182,7 +232,9 @@ fn differences(image: &ImageFile, gathered: &Gathered) -> Result<Vec<Change>, Fa
     let mut lines = image.lines();
     let mut found = gathered.sealed.iter().peekable();
     while let Some((path, line)) = lines.advance()? {
-        while let Some((added, now)) = found.next_if(|(other, _)| other.cmp(&path) == Ordering::Less) {
+        while let Some((added, now)) =
+            found.next_if(|(other, _)| other.cmp(&path) == Ordering::Less)
+        {
             differences.push(Change::new(added.clone(), None, Some(now.clone())));
         }
         match found.next_if(|(other, _)| *other == path) {
@@ -192,7 +244,8 @@ fn differences(image: &ImageFile, gathered: &Gathered) -> Result<Vec<Change>, Fa
             None => differences.push(Change::new(path, Some(line), None)),
         }
     }
-    differences.extend(found.map(|(added, now)| Change::new(added.clone(), None, Some(now.clone()))));
+    differences
+        .extend(found.map(|(added, now)| Change::new(added.clone(), None, Some(now.clone()))));
     Ok(differences)
 }
 
@@ -247,15 +300,31 @@ fn tell(scanned: &Scanned, output: Output) -> Result<(), Failure> {
         for difference in scanned.differences.iter().flatten() {
             writeln!(out, "{}", difference.change.text())?;
             if output.is_verbose() {
-                for (what, line) in [("expected", &difference.change.expected), ("found   ", &difference.change.found)] {
-                    writeln!(out, "    {what}  {}", line.as_ref().map_or("nothing", |line| line.as_str()))?;
+                for (what, line) in [
+                    ("expected", &difference.change.expected),
+                    ("found   ", &difference.change.found),
+                ] {
+                    writeln!(
+                        out,
+                        "    {what}  {}",
+                        line.as_ref().map_or("nothing", |line| line.as_str())
+                    )?;
                 }
             }
         }
         for mount in scanned.mounts.iter().filter(|mount| mount.violation) {
-            writeln!(out, "! {}  mount of {} ({})", mount.path, plain(&mount.source), plain(&mount.r#type))?;
+            writeln!(
+                out,
+                "! {}  mount of {} ({})",
+                mount.path,
+                plain(&mount.source),
+                plain(&mount.r#type)
+            )?;
         }
-        scanned.unreadable.iter().try_for_each(|one| writeln!(out, "? {}  {}", one.path, plain(&one.error)))
+        scanned
+            .unreadable
+            .iter()
+            .try_for_each(|one| writeln!(out, "? {}  {}", one.path, plain(&one.error)))
     })?;
     output.line(summary(scanned))?;
     for limit in &scanned.limits {
@@ -265,25 +334,46 @@ fn tell(scanned: &Scanned, output: Output) -> Result<(), Failure> {
 }
 
 fn summary(scanned: &Scanned) -> String {
-    let rate = if scanned.seconds > 0.0 { as_rate(scanned.bytes, scanned.seconds) } else { String::new() };
+    let rate = if scanned.seconds > 0.0 {
+        as_rate(scanned.bytes, scanned.seconds)
+    } else {
+        String::new()
+    };
     let mut rows = vec![
         vec!["tree".to_owned(), scanned.tree.to_string()],
         vec!["entries".to_owned(), output::count(scanned.entries)],
-        vec!["bytes".to_owned(), format!("{} in {:.2} s{rate}", output::bytes(scanned.bytes), scanned.seconds)],
+        vec![
+            "bytes".to_owned(),
+            format!(
+                "{} in {:.2} s{rate}",
+                output::bytes(scanned.bytes),
+                scanned.seconds
+            ),
+        ],
     ];
     if scanned.local + scanned.growing > 0 {
         rows.push(vec![
             "counted".to_owned(),
-            format!("{} local, {} growing, not compared", output::count(scanned.local), output::count(scanned.growing)),
+            format!(
+                "{} local, {} growing, not compared",
+                output::count(scanned.local),
+                output::count(scanned.growing)
+            ),
         ]);
     }
     if !scanned.unreadable.is_empty() {
-        rows.push(vec!["unread".to_owned(), scanned.unreadable.len().to_string()]);
+        rows.push(vec![
+            "unread".to_owned(),
+            scanned.unreadable.len().to_string(),
+        ]);
     }
     output::table(&rows)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate for people needs no exact figure")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate for people needs no exact figure"
+)]
 fn as_rate(bytes: u64, seconds: f64) -> String {
     format!(", {:.0} MB/s", bytes as f64 / seconds / 1e6)
 }

@@ -12,8 +12,10 @@ use crate::output::{self, Output};
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a join token, or an API token.
-    #[command(after_help = "Examples:\n  pristine token create --join --group web --uses 20 --ttl 24h\n  \
-        pristine token create --role viewer --ttl 90d")]
+    #[command(
+        after_help = "Examples:\n  pristine token create --join --group web --uses 20 --ttl 24h\n  \
+        pristine token create --role viewer --ttl 90d"
+    )]
     Create(Create),
     /// The tokens there are, without their secrets.
     #[command(after_help = "Example:\n  pristine token list")]
@@ -55,7 +57,9 @@ pub fn run(command: &TokenCommand, output: Output) -> Result<Status, Failure> {
             TokenCommand::Create(arguments) => create(&client, arguments, output).await,
             TokenCommand::List => list(&client, output).await,
             TokenCommand::Revoke { id } => {
-                client.delete(&format!("/api/v1/tokens/{}", client::segment(id))).await?;
+                client
+                    .delete(&format!("/api/v1/tokens/{}", client::segment(id)))
+                    .await?;
                 output.note(format_args!("token {id} is revoked"));
                 Ok(Status::Clean)
             }
@@ -82,7 +86,11 @@ async fn create(client: &Client, arguments: &Create, output: Output) -> Result<S
     } else {
         // The token alone, so that a script can take it as it is.
         output.line(text_of(&made, "/token"))?;
-        output.note(format_args!("id {}, good until {}; it is shown only now", text_of(&made, "/id"), text_of(&made, "/expires")));
+        output.note(format_args!(
+            "id {}, good until {}; it is shown only now",
+            text_of(&made, "/id"),
+            text_of(&made, "/expires")
+        ));
     }
     Ok(Status::Clean)
 }
@@ -93,10 +101,18 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
         output.document(&json!({ "items": items, "next": Value::Null }))?;
         return Ok(Status::Clean);
     }
-    let mut rows = vec![["ID", "KIND", "ROLE", "GROUP", "USES", "EXPIRES"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["ID", "KIND", "ROLE", "GROUP", "USES", "EXPIRES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(items.iter().map(|item| {
         let uses = text_of(item, "/uses_left");
-        let uses = if uses.is_empty() { text_of(item, "/uses") } else { uses };
+        let uses = if uses.is_empty() {
+            text_of(item, "/uses")
+        } else {
+            uses
+        };
         let texts = ["/id", "/kind", "/role", "/group"].map(|name| text_of(item, name));
         [texts.to_vec(), vec![uses, text_of(item, "/expires")]].concat()
     }));

@@ -71,7 +71,9 @@ async fn list(client: &Client, arguments: &List, output: Output) -> Result<Statu
         output.document(&json!({ "items": items, "next": Value::Null }))?;
         return Ok(Status::Clean);
     }
-    let heading = ["OPENED", "SEVERITY", "KIND", "PATH", "FIELDS", "BY", "RESOLVED", "NODE", "ID"];
+    let heading = [
+        "OPENED", "SEVERITY", "KIND", "PATH", "FIELDS", "BY", "RESOLVED", "NODE", "ID",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(items.iter().map(|item| {
         vec![
@@ -91,15 +93,27 @@ async fn list(client: &Client, arguments: &List, output: Output) -> Result<Statu
 }
 
 async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failure> {
-    let shown = client.get(&format!("/api/v1/violations/{}", segment(id))).await?;
+    let shown = client
+        .get(&format!("/api/v1/violations/{}", segment(id)))
+        .await?;
     if output.is_json() {
         output.document(&shown)?;
         return Ok(Status::Clean);
     }
     let mut rows = Vec::new();
-    for name in
-        ["id", "node", "kind", "path", "severity", "opened", "detected", "resolved", "resolution", "expected", "found"]
-    {
+    for name in [
+        "id",
+        "node",
+        "kind",
+        "path",
+        "severity",
+        "opened",
+        "detected",
+        "resolved",
+        "resolution",
+        "expected",
+        "found",
+    ] {
         let text = text_of(&shown, &format!("/{name}"));
         if !text.is_empty() {
             rows.push(vec![name.to_owned(), text]);
@@ -107,7 +121,9 @@ async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failu
     }
     rows.push(vec!["fields".to_owned(), fields(&shown)]);
     rows.push(vec!["by".to_owned(), actor(&shown)]);
-    let image = ["/image/name", "/image/version", "/image/commit"].map(|name| text_of(&shown, name)).join(" ");
+    let image = ["/image/name", "/image/version", "/image/commit"]
+        .map(|name| text_of(&shown, name))
+        .join(" ");
     rows.push(vec!["image".to_owned(), image]);
     output.line(output::table(&rows))?;
     Ok(Status::Clean)
@@ -118,16 +134,29 @@ pub fn fields(violation: &Value) -> String {
     let names: Vec<String> = violation
         .get("fields")
         .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(Value::as_str).map(output::plain).collect())
+        .map(|names| {
+            names
+                .iter()
+                .filter_map(Value::as_str)
+                .map(output::plain)
+                .collect()
+        })
         .unwrap_or_default();
     names.join(" ")
 }
 
 /// Who did it, in one cell.
 pub fn actor(violation: &Value) -> String {
-    let (exe, user, pid) =
-        (text_of(violation, "/actor/exe"), text_of(violation, "/actor/user"), text_of(violation, "/actor/pid"));
-    let who = if user.is_empty() { text_of(violation, "/actor/uid") } else { user };
+    let (exe, user, pid) = (
+        text_of(violation, "/actor/exe"),
+        text_of(violation, "/actor/user"),
+        text_of(violation, "/actor/pid"),
+    );
+    let who = if user.is_empty() {
+        text_of(violation, "/actor/uid")
+    } else {
+        user
+    };
     match (exe.is_empty(), who.is_empty()) {
         (true, true) => String::new(),
         (true, false) => format!("{who} (pid {pid})"),
@@ -145,6 +174,9 @@ mod tests {
         let full = json!({"actor": {"pid": 7, "exe": "/usr/bin/vi", "user": "ann", "uid": 1000}});
         assert_eq!(actor(&full), "/usr/bin/vi (pid 7, ann)");
         assert_eq!(actor(&json!({"actor": null})), "");
-        assert_eq!(actor(&json!({"actor": {"pid": 7, "exe": "/a", "uid": 0}})), "/a (pid 7, 0)");
+        assert_eq!(
+            actor(&json!({"actor": {"pid": 7, "exe": "/a", "uid": 0}})),
+            "/a (pid 7, 0)"
+        );
     }
 }

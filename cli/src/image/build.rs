@@ -20,7 +20,7 @@ use crate::atomic::Pending;
 use crate::exit::{Failure, Status};
 use crate::gather::{self, Gathered, Manner};
 use crate::image::show::Shown;
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::{clock, files, key};
 
 /// Shown below the help.
@@ -86,11 +86,18 @@ pub struct Draft {
 pub fn run(arguments: &Build, output: Output) -> Result<Status, Failure> {
     let root = directory(&arguments.source)?;
     let draft = draft(arguments, output)?;
-    let signer = arguments.key.as_deref().map(key::read_private).transpose()?;
+    let signer = arguments
+        .key
+        .as_deref()
+        .map(key::read_private)
+        .transpose()?;
     refuse_output_inside(&root, &arguments.output)?;
     let gathered = scan_guarded(&root, &draft, output)?;
     if !gathered.is_whole() {
-        return Err(gather::unread_failure(&format!("cannot build an image of {}", root.display()), &gathered.unread));
+        return Err(gather::unread_failure(
+            &format!("cannot build an image of {}", root.display()),
+            &gathered.unread,
+        ));
     }
     for limit in &gathered.limits {
         output.note(format_args!("note: {limit}"));
@@ -100,16 +107,20 @@ pub fn run(arguments: &Build, output: Output) -> Result<Status, Failure> {
     let payload = statement(&draft, &compressed, &facts).to_payload();
     let envelope = match &signer {
         None => Envelope::unsigned(payload),
-        Some(signer) => {
-            Envelope::sign(payload, signer).map_err(|error| Failure::new("cannot sign the statement").because(&error))?
-        }
+        Some(signer) => Envelope::sign(payload, signer)
+            .map_err(|error| Failure::new("cannot sign the statement").because(&error))?,
     };
     publish_files(&arguments.output, &compressed, &envelope)?;
     tell(arguments, &envelope, &gathered, output)?;
     Ok(Status::Clean)
 }
 
-fn tell(arguments: &Build, envelope: &Envelope, gathered: &Gathered, output: Output) -> Result<(), Failure> {
+fn tell(
+    arguments: &Build,
+    envelope: &Envelope,
+    gathered: &Gathered,
+    output: Output,
+) -> Result<(), Failure> {
     let written = file::ImageFile::open(&arguments.output)?;
     let shown = Shown::signed(envelope, written.required()?.1);
     if output.is_json() {
@@ -121,7 +132,11 @@ fn tell(arguments: &Build, envelope: &Envelope, gathered: &Gathered, output: Out
         arguments.output.display(),
         file::statement_path(&arguments.output).display(),
         gathered.seconds,
-        if arguments.key.is_none() { "; the statement is not signed yet" } else { "" }
+        if arguments.key.is_none() {
+            "; the statement is not signed yet"
+        } else {
+            ""
+        }
     ));
     Ok(())
 }
@@ -131,7 +146,8 @@ fn draft(arguments: &Build, output: Output) -> Result<Draft, Failure> {
         return Err(Failure::usage("an image needs a name that is not empty"));
     }
     if arguments.epoch > attestation::json::MAX_INTEGER {
-        return Err(Failure::usage("the epoch is larger than 2^53 - 1").why("other readers could not hold it"));
+        return Err(Failure::usage("the epoch is larger than 2^53 - 1")
+            .why("other readers could not hold it"));
     }
     let created = clock::now();
     let expires = arguments.expires.as_deref().map(clock::parse).transpose()?;
@@ -144,7 +160,10 @@ fn draft(arguments: &Build, output: Output) -> Result<Draft, Failure> {
         epoch: arguments.epoch,
         created,
         expires,
-        scope: arguments.scope.as_deref().map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?,
+        scope: arguments
+            .scope
+            .as_deref()
+            .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?,
         mounts: mounts(&arguments.mounts)?,
         source: provenance::source(&arguments.given, output),
         builder: provenance::builder(),
@@ -153,7 +172,10 @@ fn draft(arguments: &Build, output: Output) -> Result<Draft, Failure> {
 
 /// Mount points as image paths, in order and each once.
 fn mounts(given: &[PathBuf]) -> Result<Vec<ImagePath>, Failure> {
-    let mut paths = given.iter().map(|path| image_path(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = given
+        .iter()
+        .map(|path| image_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
     paths.sort();
     paths.dedup();
     Ok(paths)
@@ -162,7 +184,10 @@ fn mounts(given: &[PathBuf]) -> Result<Vec<ImagePath>, Failure> {
 /// A path that a person gives, from the root with or without a leading `/` or `./`.
 pub fn image_path(given: &Path) -> Result<ImagePath, Failure> {
     let names = given.as_os_str().as_bytes();
-    let bare: Vec<&[u8]> = names.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    let bare: Vec<&[u8]> = names
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .collect();
     ImagePath::from_bytes(bare.join(&b'/')).map_err(|error| {
         Failure::usage(format!("{} is not a path in an image", given.display()))
             .because(&error)
@@ -178,11 +203,11 @@ fn directory(source: &Path) -> Result<PathBuf, Failure> {
         return Ok(PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())));
     }
     match scheme(bytes) {
-        Some(scheme) if source.symlink_metadata().is_err() => {
-            Err(Failure::new(format!("cannot read a source of kind `{scheme}:`"))
-                .why("this build reads `dir:` only")
-                .remedy("unpack it and give the directory as dir:PATH"))
-        }
+        Some(scheme) if source.symlink_metadata().is_err() => Err(Failure::new(format!(
+            "cannot read a source of kind `{scheme}:`"
+        ))
+        .why("this build reads `dir:` only")
+        .remedy("unpack it and give the directory as dir:PATH")),
         _ => Ok(source.to_owned()),
     }
 }
@@ -191,24 +216,38 @@ fn scheme(source: &[u8]) -> Option<&str> {
     let end = source.iter().position(|byte| *byte == b':')?;
     let name = std::str::from_utf8(source.get(..end)?).ok()?;
     let is_scheme = name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     is_scheme.then_some(name)
 }
 
 /// An output inside the source would be in the next build of the same tree, and half written in this one.
 fn refuse_output_inside(root: &Path, output: &Path) -> Result<(), Failure> {
     let real = |path: &Path| {
-        path.canonicalize().map_err(|error| Failure::io(format!("cannot open {}", path.display()), &error))
+        path.canonicalize()
+            .map_err(|error| Failure::io(format!("cannot open {}", path.display()), &error))
     };
     let root = real(root)?;
-    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if output.file_name().is_none_or(|name| name == OsStr::new("..")) {
-        return Err(Failure::usage(format!("{} is not a file name", output.display())));
+    let directory = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if output
+        .file_name()
+        .is_none_or(|name| name == OsStr::new(".."))
+    {
+        return Err(Failure::usage(format!(
+            "{} is not a file name",
+            output.display()
+        )));
     }
     if real(directory)?.starts_with(&root) {
-        return Err(Failure::new(format!("{} lies inside the source", output.display()))
-            .why("the image would have to contain its own manifest")
-            .remedy("write it to a directory outside the tree"));
+        return Err(
+            Failure::new(format!("{} lies inside the source", output.display()))
+                .why("the image would have to contain its own manifest")
+                .remedy("write it to a directory outside the tree"),
+        );
     }
     Ok(())
 }
@@ -227,8 +266,12 @@ fn scan_guarded(root: &Path, draft: &Draft, output: Output) -> Result<Gathered, 
 }
 
 /// The compressed manifest of lines that are in order.
-pub fn write_manifest<'a>(lines: impl Iterator<Item = &'a Line>) -> Result<(Vec<u8>, ManifestFacts), Failure> {
-    let unwritten = |error: &(dyn std::error::Error + 'static)| Failure::new("cannot write the manifest").because(error);
+pub fn write_manifest<'a>(
+    lines: impl Iterator<Item = &'a Line>,
+) -> Result<(Vec<u8>, ManifestFacts), Failure> {
+    let unwritten = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new("cannot write the manifest").because(error)
+    };
     let mut plain = Vec::new();
     let mut writer = ManifestWriter::new(&mut plain, &[]).map_err(|error| unwritten(&error))?;
     for line in lines {
@@ -267,18 +310,23 @@ pub fn statement(draft: &Draft, compressed: &[u8], facts: &ManifestFacts) -> Sta
 
 /// Both files written and synced before either has its name; the statement is named last, so that it never stands beside
 /// another manifest than its own for longer than a moment.
-pub fn publish_files(manifest: &Path, compressed: &[u8], envelope: &Envelope) -> Result<(), Failure> {
+pub fn publish_files(
+    manifest: &Path,
+    compressed: &[u8],
+    envelope: &Envelope,
+) -> Result<(), Failure> {
     let beside = file::statement_path(manifest);
-    let unwritten = |path: &Path, error: &std::io::Error| Failure::io(format!("cannot write {}", path.display()), error);
-    let first = Pending::write(manifest, compressed, 0o644).map_err(|error| unwritten(manifest, &error))?;
-    let second = Pending::write(&beside, &envelope.to_json(), 0o644).map_err(|error| unwritten(&beside, &error))?;
-    first.publish().map_err(|error| unwritten(manifest, &error))?;
+    let unwritten = |path: &Path, error: &std::io::Error| {
+        Failure::io(format!("cannot write {}", path.display()), error)
+    };
+    let first =
+        Pending::write(manifest, compressed, 0o644).map_err(|error| unwritten(manifest, &error))?;
+    let second = Pending::write(&beside, &envelope.to_json(), 0o644)
+        .map_err(|error| unwritten(&beside, &error))?;
+    first
+        .publish()
+        .map_err(|error| unwritten(manifest, &error))?;
     second.publish().map_err(|error| unwritten(&beside, &error))
-}
-
-/// A summary for people, used where an image has just been made.
-pub fn summary(facts: &ManifestFacts) -> String {
-    format!("tree {} · {} entries · {}", facts.tree, output::count(facts.entries), output::bytes(facts.bytes))
 }
 
 #[cfg(test)]
@@ -288,16 +336,35 @@ mod tests {
 
     #[test]
     fn a_source_is_a_directory_or_a_kind_that_is_named() {
-        assert_eq!(directory(Path::new("dir:/srv/root")).unwrap(), Path::new("/srv/root"));
-        assert_eq!(directory(Path::new("/srv/a:b")).unwrap(), Path::new("/srv/a:b"));
-        let refusal = directory(Path::new("oci-archive:web.tar")).unwrap_err().to_string();
-        assert!(refusal.contains("oci-archive:") && refusal.contains("`dir:` only"), "{refusal}");
+        assert_eq!(
+            directory(Path::new("dir:/srv/root")).unwrap(),
+            Path::new("/srv/root")
+        );
+        assert_eq!(
+            directory(Path::new("/srv/a:b")).unwrap(),
+            Path::new("/srv/a:b")
+        );
+        let refusal = directory(Path::new("oci-archive:web.tar"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.contains("oci-archive:") && refusal.contains("`dir:` only"),
+            "{refusal}"
+        );
     }
 
     #[test]
     fn people_give_paths_in_several_ways() {
-        for given in ["/usr/bin/ping", "usr/bin/ping", "./usr/bin/ping", "/usr//bin/ping/"] {
-            assert_eq!(image_path(Path::new(given)).unwrap().to_string(), "./usr/bin/ping");
+        for given in [
+            "/usr/bin/ping",
+            "usr/bin/ping",
+            "./usr/bin/ping",
+            "/usr//bin/ping/",
+        ] {
+            assert_eq!(
+                image_path(Path::new(given)).unwrap().to_string(),
+                "./usr/bin/ping"
+            );
         }
         assert!(image_path(Path::new("/")).unwrap().is_root());
         assert!(image_path(Path::new("../etc")).is_err());

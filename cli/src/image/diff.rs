@@ -44,9 +44,17 @@ pub struct Change {
 impl Change {
     /// A change from one line to the other.
     pub fn new(path: ImagePath, expected: Option<Line>, found: Option<Line>) -> Self {
-        let (before, after) = (expected.as_ref().map(Line::entry), found.as_ref().map(Line::entry));
+        let (before, after) = (
+            expected.as_ref().map(Line::entry),
+            found.as_ref().map(Line::entry),
+        );
         let fields = attestation::entry::fields(before.as_ref(), after.as_ref());
-        Self { path, expected, found, fields }
+        Self {
+            path,
+            expected,
+            found,
+            fields,
+        }
     }
 
     /// One line for people: `+` added, `-` removed, `~` changed.
@@ -62,18 +70,41 @@ impl Change {
 
 /// Compares entry by entry; exit 1 where they differ.
 pub fn run(arguments: &Diff, output: Output) -> Result<Status, Failure> {
-    let (a, b) = (ImageFile::open(&arguments.a)?, ImageFile::open(&arguments.b)?);
+    let (a, b) = (
+        ImageFile::open(&arguments.a)?,
+        ImageFile::open(&arguments.b)?,
+    );
     let (from, to) = (Shown::of(&a)?, Shown::of(&b)?);
     let differences = compare(a.lines(), b.lines())?;
-    let status = if differences.is_empty() { Status::Clean } else { Status::NotSo };
-    let all = Differences { from, to, differences };
+    let status = if differences.is_empty() {
+        Status::Clean
+    } else {
+        Status::NotSo
+    };
+    let all = Differences {
+        from,
+        to,
+        differences,
+    };
     if output.is_json() {
         output.document(&all)?;
         return Ok(status);
     }
-    output.line(format_args!("from  {}  {}", all.from.title(), all.from.commit()))?;
-    output.line(format_args!("to    {}  {}", all.to.title(), all.to.commit()))?;
-    output.stream(|out| all.differences.iter().try_for_each(|change| writeln!(out, "{}", change.text())))?;
+    output.line(format_args!(
+        "from  {}  {}",
+        all.from.title(),
+        all.from.commit()
+    ))?;
+    output.line(format_args!(
+        "to    {}  {}",
+        all.to.title(),
+        all.to.commit()
+    ))?;
+    output.stream(|out| {
+        all.differences
+            .iter()
+            .try_for_each(|change| writeln!(out, "{}", change.text()))
+    })?;
     output.note(match all.differences.len() {
         0 => "no entry differs".to_owned(),
         1 => "1 entry differs".to_owned(),

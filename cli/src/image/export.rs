@@ -38,7 +38,11 @@ enum Target {
 pub fn run(arguments: &Export, output: Output) -> Result<Status, Failure> {
     let image = ImageFile::open(&arguments.file)?;
     let contents = image.contents()?;
-    if let Some(reason) = image.says.as_ref().and_then(|says| image.mismatch(says, &contents)) {
+    if let Some(reason) = image
+        .says
+        .as_ref()
+        .and_then(|says| image.mismatch(says, &contents))
+    {
         return Err(another_manifest(&image, &reason));
     }
     let mut lines = image.lines();
@@ -74,14 +78,24 @@ pub fn run(arguments: &Export, output: Output) -> Result<Status, Failure> {
             }
             first = false;
         }
-        if arguments.format == Target::Json { out.write_all(b"\n]}\n") } else { Ok(()) }
+        if arguments.format == Target::Json {
+            out.write_all(b"\n]}\n")
+        } else {
+            Ok(())
+        }
     })?;
     if let Some(broken) = failure {
         return Err(broken);
     }
     if lossy > 0 {
-        let entries = if lossy == 1 { "1 entry".to_owned() } else { format!("{lossy} entries") };
-        output.note(format_args!("{entries} lost extended attributes or inode flags, which this format cannot hold"));
+        let entries = if lossy == 1 {
+            "1 entry".to_owned()
+        } else {
+            format!("{lossy} entries")
+        };
+        output.note(format_args!(
+            "{entries} lost extended attributes or inode flags, which this format cannot hold"
+        ));
     }
     Ok(Status::Clean)
 }
@@ -133,7 +147,13 @@ fn write_mtree(out: &mut dyn Write, line: &Line) -> io::Result<bool> {
 
 /// A file as `sha256sum` writes it: raw names, and the three bytes that it escapes escaped its way.
 fn write_checksum(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
-    let Kind::File { sha256: Some(digest), .. } = &entry.kind else { return Ok(()) };
+    let Kind::File {
+        sha256: Some(digest),
+        ..
+    } = &entry.kind
+    else {
+        return Ok(());
+    };
     let raw = entry.path.as_bytes();
     let needs_escape = raw.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
     if needs_escape {
@@ -163,19 +183,26 @@ fn fields(entry: &Entry) -> Value {
             object.insert("path".to_owned(), word.into());
             continue;
         }
-        let Some((name, value)) = word.split_once('=') else { continue };
+        let Some((name, value)) = word.split_once('=') else {
+            continue;
+        };
         if let Some(attribute) = name.strip_prefix("xattr.") {
             attributes.insert(attribute.to_owned(), value.into());
             continue;
         }
         let value = match name {
-            "uid" | "gid" | "size" => value.parse::<u64>().map_or_else(|_| value.into(), Value::from),
+            "uid" | "gid" | "size" => value
+                .parse::<u64>()
+                .map_or_else(|_| value.into(), Value::from),
             _ => value.into(),
         };
         object.insert(name.to_owned(), value);
     }
     if !attributes.is_empty() {
-        object.insert("xattr".to_owned(), attributes.into_iter().collect::<Map<_, _>>().into());
+        object.insert(
+            "xattr".to_owned(),
+            attributes.into_iter().collect::<Map<_, _>>().into(),
+        );
     }
     Value::Object(object)
 }
@@ -188,14 +215,20 @@ mod tests {
     const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn file(path: &str, rest: &str) -> Line {
-        Line::parse(&format!("{path} type=file mode=0644 uid=0 gid=0 {rest}size=0 sha256digest={HASH}")).unwrap()
+        Line::parse(&format!(
+            "{path} type=file mode=0644 uid=0 gid=0 {rest}size=0 sha256digest={HASH}"
+        ))
+        .unwrap()
     }
 
     #[test]
     fn checksums_escape_as_coreutils_does() {
         let mut out = Vec::new();
         write_checksum(&mut out, &file("./a\\012b\\134c", "").entry()).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), format!("\\{HASH}  ./a\\nb\\\\c\n"));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            format!("\\{HASH}  ./a\\nb\\\\c\n")
+        );
     }
 
     #[test]
@@ -210,8 +243,13 @@ mod tests {
         let mut out = Vec::new();
         let mut parents = Parents::default();
         for path in ["./a/b/c", "./a/b/d", "./e"] {
-            parents.add_missing(&mut out, &ImagePath::parse(path).unwrap()).unwrap();
+            parents
+                .add_missing(&mut out, &ImagePath::parse(path).unwrap())
+                .unwrap();
         }
-        assert_eq!(String::from_utf8(out).unwrap(), ". type=dir\n./a type=dir\n./a/b type=dir\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            ". type=dir\n./a type=dir\n./a/b type=dir\n"
+        );
     }
 }

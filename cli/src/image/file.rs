@@ -45,7 +45,10 @@ pub fn statement_path(manifest: &Path) -> PathBuf {
 impl ImageFile {
     /// Reads FILE, and the statement beside it where there is one. FILE may name either.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let manifest = match path.to_str().and_then(|text| text.strip_suffix(".dsse.json")) {
+        let manifest = match path
+            .to_str()
+            .and_then(|text| text.strip_suffix(".dsse.json"))
+        {
             Some(stripped) => PathBuf::from(stripped),
             None => path.to_owned(),
         };
@@ -63,36 +66,57 @@ impl ImageFile {
                     .remedy("build the image again, or fetch the statement again")
             })?),
         };
-        Ok(Self { manifest, statement, compressed, envelope, says })
+        Ok(Self {
+            manifest,
+            statement,
+            compressed,
+            envelope,
+            says,
+        })
     }
 
     /// The envelope, for a command that makes no sense without one.
     pub fn required(&self) -> Result<(&Envelope, &Statement<Image>), Failure> {
         match (&self.envelope, &self.says) {
             (Some(envelope), Some(says)) => Ok((envelope, says)),
-            _ => Err(Failure::new(format!("cannot read {}", self.statement.display()))
-                .why("there is no statement beside the manifest")
-                .remedy("`pristine image build` writes both; keep them together")),
+            _ => Err(
+                Failure::new(format!("cannot read {}", self.statement.display()))
+                    .why("there is no statement beside the manifest")
+                    .remedy("`pristine image build` writes both; keep them together"),
+            ),
         }
     }
 
     /// The entry lines, one after the other.
     pub fn lines(&self) -> Lines<'_> {
-        let limit = self.says.as_ref().map_or(PLAIN_LIMIT, |says| says.predicate.manifest.uncompressed);
+        let limit = self
+            .says
+            .as_ref()
+            .map_or(PLAIN_LIMIT, |says| says.predicate.manifest.uncompressed);
         let plain = manifest::decompressor(self.compressed.as_slice(), limit);
-        Lines { path: &self.manifest, reader: ManifestReader::new(Box::new(plain)) }
+        Lines {
+            path: &self.manifest,
+            reader: ManifestReader::new(Box::new(plain)),
+        }
     }
 
     /// Reads all of the manifest.
     pub fn contents(&self) -> Result<LoadedManifest, Failure> {
-        self.lines().reader.load().map_err(|error| unreadable(&self.manifest, &error))
+        self.lines()
+            .reader
+            .load()
+            .map_err(|error| unreadable(&self.manifest, &error))
     }
 
     /// The file sizes, by the key of their path.
     pub fn sizes(&self) -> Result<HashMap<Digest, u64>, Failure> {
         let mut sizes = HashMap::new();
         let mut lines = self.lines();
-        while let Some(line) = lines.reader.next_line().map_err(|error| unreadable(&self.manifest, &error))? {
+        while let Some(line) = lines
+            .reader
+            .next_line()
+            .map_err(|error| unreadable(&self.manifest, &error))?
+        {
             sizes.insert(line.key(), line.size());
         }
         Ok(sizes)
@@ -119,13 +143,19 @@ impl ImageFile {
         let length = u64::try_from(self.compressed.len()).unwrap_or(u64::MAX);
         [
             ("compressed bytes", image.manifest.size, length),
-            ("plain bytes", image.manifest.uncompressed, contents.facts.uncompressed),
+            (
+                "plain bytes",
+                image.manifest.uncompressed,
+                contents.facts.uncompressed,
+            ),
             ("entries", image.entries, contents.facts.entries),
             ("bytes of content", image.bytes, contents.facts.bytes),
         ]
         .into_iter()
         .find(|(_what, signed, found)| signed != found)
-        .map(|(what, signed, found)| format!("the statement says {signed} {what}, the manifest has {found}"))
+        .map(|(what, signed, found)| {
+            format!("the statement says {signed} {what}, the manifest has {found}")
+        })
     }
 
     /// Whether the manifest's digest already tells that it is not the signed one, without reading its lines.

@@ -48,15 +48,23 @@ pub fn find_plain(root: &Path, skip: &dyn Fn(&Path) -> bool) -> Option<Secret> {
     walk(root, skip, &is_token_file)
 }
 
-fn walk(root: &Path, skip: &dyn Fn(&Path) -> bool, has_token: &dyn Fn(&[u8]) -> bool) -> Option<Secret> {
+fn walk(
+    root: &Path,
+    skip: &dyn Fn(&Path) -> bool,
+    has_token: &dyn Fn(&[u8]) -> bool,
+) -> Option<Secret> {
     let device = root.metadata().ok()?.dev();
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {
         // What cannot be read is told by the scan itself.
-        let Ok(names) = fs::read_dir(&directory) else { continue };
+        let Ok(names) = fs::read_dir(&directory) else {
+            continue;
+        };
         for name in names.flatten() {
             let path = name.path();
-            let Ok(metadata) = path.symlink_metadata() else { continue };
+            let Ok(metadata) = path.symlink_metadata() else {
+                continue;
+            };
             if metadata.dev() != device || skip(&path) {
                 continue;
             }
@@ -73,14 +81,23 @@ fn walk(root: &Path, skip: &dyn Fn(&Path) -> bool, has_token: &dyn Fn(&[u8]) -> 
     None
 }
 
-fn examine(root: &Path, path: &Path, size: u64, has_token: &dyn Fn(&[u8]) -> bool) -> Option<Secret> {
+fn examine(
+    root: &Path,
+    path: &Path,
+    size: u64,
+    has_token: &dyn Fn(&[u8]) -> bool,
+) -> Option<Secret> {
     let below = path.strip_prefix(root).unwrap_or(path);
-    let in_state = is_agent_state(below);
+    let in_state = is_agent_state(below) || is_beside_identity(path);
     if size < 20 {
         return None;
     }
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(TEXT_LIMIT).read_to_end(&mut bytes).ok()?;
+    File::open(path)
+        .ok()?
+        .take(TEXT_LIMIT)
+        .read_to_end(&mut bytes)
+        .ok()?;
     if in_state && size <= KEY_LIMIT && holds(&bytes, b"PRIVATE KEY-----") {
         return Some(Secret::Identity(path.to_owned()));
     }
@@ -90,8 +107,21 @@ fn examine(root: &Path, path: &Path, size: u64, has_token: &dyn Fn(&[u8]) -> boo
 /// The agent's state lies in `…/pristine/agent`, and in `…/pristine/up/agent` where one command runs everything.
 fn is_agent_state(path: &Path) -> bool {
     let names: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
-    let Some(start) = names.iter().position(|name| *name == b"pristine") else { return false };
-    names.get(start..).is_some_and(|below| below.contains(&b"agent".as_slice()))
+    let Some(start) = names.iter().position(|name| *name == b"pristine") else {
+        return false;
+    };
+    names
+        .get(start..)
+        .is_some_and(|below| below.contains(&b"agent".as_slice()))
+}
+
+/// Wherever the state lies: the agent keeps its key beside what it was given when it joined.
+fn is_beside_identity(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "node.key")
+        && path
+            .with_file_name("identity.json")
+            .symlink_metadata()
+            .is_ok()
 }
 
 fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
@@ -104,7 +134,10 @@ fn find_from(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
     while let Some(rest) = bytes.get(start..) {
         let step = rest.iter().position(|byte| *byte == first)?;
         let here = start + step;
-        if bytes.get(here..).is_some_and(|tail| tail.starts_with(wanted)) {
+        if bytes
+            .get(here..)
+            .is_some_and(|tail| tail.starts_with(wanted))
+        {
             return Some(here);
         }
         start = here + 1;
@@ -125,12 +158,19 @@ fn holds_token(bytes: &[u8]) -> bool {
     while let Some(start) = find_from(bytes, TOKEN, from) {
         let after = start + TOKEN.len();
         let body: Vec<u8> = bytes.get(after..).map_or_else(Vec::new, |tail| {
-            tail.iter().copied().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)).collect()
+            tail.iter()
+                .copied()
+                .take_while(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+                .collect()
         });
         let end = after + body.len();
         let is_alone = !body.is_empty()
-            && bytes.get(..start).is_some_and(|head| head.trim_ascii().is_empty())
-            && bytes.get(end..).is_some_and(|tail| tail.trim_ascii().is_empty());
+            && bytes
+                .get(..start)
+                .is_some_and(|head| head.trim_ascii().is_empty())
+            && bytes
+                .get(end..)
+                .is_some_and(|tail| tail.trim_ascii().is_empty());
         if is_alone || is_token(bytes.get(start..end).unwrap_or_default()) {
             return true;
         }
@@ -141,7 +181,9 @@ fn holds_token(bytes: &[u8]) -> bool {
 
 fn is_token(text: &[u8]) -> bool {
     // Base64url of a JSON object begins with `eyJ`.
-    let looks_so = text.strip_prefix(TOKEN).is_some_and(|body| body.starts_with(b"eyJ") && body.len() >= 64);
+    let looks_so = text
+        .strip_prefix(TOKEN)
+        .is_some_and(|body| body.starts_with(b"eyJ") && body.len() >= 64);
     looks_so || std::str::from_utf8(text).is_ok_and(|text| text.parse::<JoinToken>().is_ok())
 }
 
@@ -161,22 +203,46 @@ mod tests {
     #[test]
     fn a_nodes_key_is_found_in_the_agents_state_alone() {
         let pem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-        assert!(matches!(found("var/lib/pristine/agent/node.key", pem), Some(Secret::Identity(_))));
-        assert!(matches!(found("var/lib/pristine/up/agent/keys/node.pem", pem), Some(Secret::Identity(_))));
+        assert!(matches!(
+            found("var/lib/pristine/agent/node.key", pem),
+            Some(Secret::Identity(_))
+        ));
+        assert!(matches!(
+            found("var/lib/pristine/up/agent/keys/node.pem", pem),
+            Some(Secret::Identity(_))
+        ));
         assert_eq!(found("etc/ssh/host_key", pem), None);
     }
 
     #[test]
     fn a_token_is_found_alone_and_in_a_script() {
         let body = "A".repeat(80);
-        assert!(matches!(found("root/token", "pristine-join.abcdef\n"), Some(Secret::Token(_))));
+        assert!(matches!(
+            found("root/token", "pristine-join.abcdef\n"),
+            Some(Secret::Token(_))
+        ));
         let script = format!("#!/bin/sh\npristine-agent enroll --token pristine-join.eyJ{body}\n");
-        assert!(matches!(found("root/setup.sh", &script), Some(Secret::Token(_))));
+        assert!(matches!(
+            found("root/setup.sh", &script),
+            Some(Secret::Token(_))
+        ));
     }
 
     #[test]
     fn the_prefix_in_a_manual_is_no_token() {
-        assert_eq!(found("usr/share/doc/x", "a token begins with pristine-join. and goes on"), None);
-        assert_eq!(found("usr/share/doc/x", "usage: enroll --token pristine-join.TOKEN [--name N]"), None);
+        assert_eq!(
+            found(
+                "usr/share/doc/x",
+                "a token begins with pristine-join. and goes on"
+            ),
+            None
+        );
+        assert_eq!(
+            found(
+                "usr/share/doc/x",
+                "usage: enroll --token pristine-join.TOKEN [--name N]"
+            ),
+            None
+        );
     }
 }

@@ -19,18 +19,36 @@ pub struct List {
 pub fn run(arguments: &List, output: Output) -> Result<Status, Failure> {
     let items = client::run(async {
         let client = Client::signed_in(output)?;
-        let query: Vec<(&str, &str)> = arguments.name.iter().map(|name| ("name", name.as_str())).collect();
+        let query: Vec<(&str, &str)> = arguments
+            .name
+            .iter()
+            .map(|name| ("name", name.as_str()))
+            .collect();
         client.list("/api/v1/images", &query).await
     })?;
     if output.is_json() {
         output.document(&json!({ "items": items, "next": Value::Null }))?;
         return Ok(Status::Clean);
     }
-    let mut rows = vec![["NAME", "VERSION", "EPOCH", "COMMIT", "STATEMENT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["NAME", "VERSION", "EPOCH", "COMMIT", "STATEMENT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(items.iter().map(|item| {
         let commit = text_of(item, "/source/commit");
-        let commit = if commit.is_empty() { text_of(item, "/commit") } else { commit };
-        vec![text_of(item, "/name"), text_of(item, "/version"), text_of(item, "/epoch"), commit, text_of(item, "/sha256")]
+        let commit = if commit.is_empty() {
+            text_of(item, "/commit")
+        } else {
+            commit
+        };
+        vec![
+            text_of(item, "/name"),
+            text_of(item, "/version"),
+            text_of(item, "/epoch"),
+            commit,
+            text_of(item, "/sha256"),
+        ]
     }));
     output.line(output::table(&rows))?;
     Ok(Status::Clean)

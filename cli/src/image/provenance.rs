@@ -33,12 +33,29 @@ pub fn source(given: &Given, output: Output) -> Source {
     let in_checkout = commit.is_some();
     let repository = found(&["remote", "get-url", "origin"])
         .map(|url| without_credentials(&url))
-        .or_else(|| if in_checkout { found(&["rev-parse", "--show-toplevel"]) } else { None });
-    let reference = found(&["symbolic-ref", "-q", "HEAD"])
-        .or_else(|| if in_checkout { found(&["describe", "--exact-match", "--tags"]) } else { None });
-    let author = if in_checkout { found(&["log", "-1", "--format=%an <%ae>"]) } else { None };
+        .or_else(|| {
+            if in_checkout {
+                found(&["rev-parse", "--show-toplevel"])
+            } else {
+                None
+            }
+        });
+    let reference = found(&["symbolic-ref", "-q", "HEAD"]).or_else(|| {
+        if in_checkout {
+            found(&["describe", "--exact-match", "--tags"])
+        } else {
+            None
+        }
+    });
+    let author = if in_checkout {
+        found(&["log", "-1", "--format=%an <%ae>"])
+    } else {
+        None
+    };
     if in_checkout && found(&["status", "--porcelain", "--untracked-files=no"]).is_some() {
-        output.warn("the git checkout has changes that are not committed; the image names its last commit");
+        output.warn(
+            "the git checkout has changes that are not committed; the image names its last commit",
+        );
     }
     Source {
         repository: Some(given.repository.clone().or(repository).unwrap_or_default()),
@@ -50,12 +67,19 @@ pub fn source(given: &Given, output: Output) -> Source {
 
 /// A tree that was found as it is: no commit is known.
 pub fn none() -> Source {
-    Source { repository: Some(String::new()), commit: Some(String::new()), r#ref: Some(String::new()), author: Some(String::new()) }
+    Source {
+        repository: Some(String::new()),
+        commit: Some(String::new()),
+        r#ref: Some(String::new()),
+        author: Some(String::new()),
+    }
 }
 
 /// This program, and the command line it was given.
 pub fn builder() -> Builder {
-    let words: Vec<String> = std::env::args_os().map(|word| quoted(&word.to_string_lossy())).collect();
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| quoted(&word.to_string_lossy()))
+        .collect();
     Builder {
         name: "pristine".to_owned(),
         version: concat!(env!("CARGO_PKG_VERSION"), "+", env!("PRISTINE_COMMIT")).to_owned(),
@@ -69,7 +93,11 @@ fn git(arguments: &[&str]) -> Option<String> {
     if !answer.status.success() {
         return None;
     }
-    let text = String::from_utf8_lossy(&answer.stdout).lines().next()?.trim().to_owned();
+    let text = String::from_utf8_lossy(&answer.stdout)
+        .lines()
+        .next()?
+        .trim()
+        .to_owned();
     (!text.is_empty()).then_some(text)
 }
 
@@ -80,7 +108,9 @@ fn without_credentials(url: &str) -> String {
     };
     let host_ends = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(host_ends);
-    let host = authority.rsplit_once('@').map_or(authority, |(_credentials, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_credentials, host)| host);
     format!("{scheme}://{host}{path}")
 }
 
@@ -98,9 +128,18 @@ mod tests {
 
     #[test]
     fn credentials_never_reach_a_statement() {
-        assert_eq!(without_credentials("https://me:secret@example.org/r.git"), "https://example.org/r.git");
-        assert_eq!(without_credentials("https://example.org/a@b"), "https://example.org/a@b");
-        assert_eq!(without_credentials("git@example.org:r.git"), "git@example.org:r.git");
+        assert_eq!(
+            without_credentials("https://me:secret@example.org/r.git"),
+            "https://example.org/r.git"
+        );
+        assert_eq!(
+            without_credentials("https://example.org/a@b"),
+            "https://example.org/a@b"
+        );
+        assert_eq!(
+            without_credentials("git@example.org:r.git"),
+            "git@example.org:r.git"
+        );
     }
 
     #[test]

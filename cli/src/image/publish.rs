@@ -26,9 +26,11 @@ pub fn run(arguments: &Publish, output: Output) -> Result<Status, Failure> {
         return Err(another_manifest(&image, &reason));
     }
     if envelope.signatures().is_empty() {
-        return Err(Failure::new(format!("will not publish {}", image.statement.display()))
-            .why("nobody has signed it")
-            .remedy("sign it with `pristine image sign FILE --key KEY`"));
+        return Err(
+            Failure::new(format!("will not publish {}", image.statement.display()))
+                .why("nobody has signed it")
+                .remedy("sign it with `pristine image sign FILE --key KEY`"),
+        );
     }
     let answer = client::run(async {
         let client = Client::signed_in(output)?;
@@ -50,8 +52,14 @@ pub fn run(arguments: &Publish, output: Output) -> Result<Status, Failure> {
 /// Sends the statement, then the manifest where the collector does not have it yet.
 pub async fn send(client: &Client, image: &ImageFile) -> Result<Value, Failure> {
     let (envelope, says) = image.required()?;
-    let answer = client.post("/api/v1/images", &json!({ "statement": envelope })).await?;
-    if answer.get("manifest_needed").and_then(Value::as_bool).unwrap_or(true) {
+    let answer = client
+        .post("/api/v1/images", &json!({ "statement": envelope }))
+        .await?;
+    if answer
+        .get("manifest_needed")
+        .and_then(Value::as_bool)
+        .unwrap_or(true)
+    {
         let path = format!("/api/v1/manifests/{}", says.predicate.manifest.sha256);
         client.put_bytes(&path, image.compressed.clone()).await?;
     }

@@ -82,7 +82,9 @@ impl Shown {
                 signatures: envelope
                     .signatures()
                     .iter()
-                    .map(|signature| SignatureShown { keyid: signature.keyid.clone() })
+                    .map(|signature| SignatureShown {
+                        keyid: signature.keyid.clone(),
+                    })
                     .collect(),
             }),
         }
@@ -122,7 +124,10 @@ impl Shown {
 
     /// The commit that it came from, where one is known.
     pub fn commit(&self) -> &str {
-        self.signed.as_ref().and_then(|signed| signed.source.commit.as_deref()).unwrap_or_default()
+        self.signed
+            .as_ref()
+            .and_then(|signed| signed.source.commit.as_deref())
+            .unwrap_or_default()
     }
 
     /// For people.
@@ -130,10 +135,20 @@ impl Shown {
         let mut rows = Vec::new();
         let mut row = |what: &str, text: String| rows.push(vec![what.to_owned(), text]);
         if let (Some(name), Some(version), Some(epoch)) = (&self.name, &self.version, self.epoch) {
-            row("image", format!("{} {} (epoch {epoch})", plain(name), plain(version)));
+            row(
+                "image",
+                format!("{} {} (epoch {epoch})", plain(name), plain(version)),
+            );
         }
         row("tree", self.tree.to_string());
-        row("entries", format!("{}, {} of content", output::count(self.entries), output::bytes(self.bytes)));
+        row(
+            "entries",
+            format!(
+                "{}, {} of content",
+                output::count(self.entries),
+                output::bytes(self.bytes)
+            ),
+        );
         if let Some(signed) = &self.signed {
             row("statement", signed.sha256.to_string());
             row("created", signed.created.to_string());
@@ -141,13 +156,22 @@ impl Shown {
                 row("expires", expires.to_string());
             }
             row("source", source_text(&signed.source));
-            row("scope", if signed.rules == 0 { "everything sealed".to_owned() } else { format!("{} rules", signed.rules) });
+            row(
+                "scope",
+                if signed.rules == 0 {
+                    "everything sealed".to_owned()
+                } else {
+                    format!("{} rules", signed.rules)
+                },
+            );
             for mount in &signed.mounts {
                 row("mount", mount.to_string());
             }
             match signed.signatures.as_slice() {
                 [] => row("signed by", "nobody".to_owned()),
-                signatures => signatures.iter().for_each(|one| row("signed by", plain(&one.keyid))),
+                signatures => signatures
+                    .iter()
+                    .for_each(|one| row("signed by", plain(&one.keyid))),
             }
         }
         output::table(&rows)
@@ -155,16 +179,33 @@ impl Shown {
 }
 
 fn source_text(source: &Source) -> String {
-    let parts = [&source.repository, &source.commit, &source.r#ref, &source.author];
-    let told: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).map(|part| plain(part)).collect();
-    if told.is_empty() { "as found".to_owned() } else { told.join("  ") }
+    let parts = [
+        &source.repository,
+        &source.commit,
+        &source.r#ref,
+        &source.author,
+    ];
+    let told: Vec<String> = parts
+        .into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty())
+        .map(|part| plain(part))
+        .collect();
+    if told.is_empty() {
+        "as found".to_owned()
+    } else {
+        told.join("  ")
+    }
 }
 
 /// The failure of a command whose statement and manifest do not belong together.
 pub fn another_manifest(image: &ImageFile, reason: &str) -> Failure {
-    Failure::new(format!("{} is about another manifest", image.statement.display()))
-        .why(reason)
-        .remedy("fetch manifest and statement again, together; they are one image")
+    Failure::new(format!(
+        "{} is about another manifest",
+        image.statement.display()
+    ))
+    .why(reason)
+    .remedy("fetch manifest and statement again, together; they are one image")
 }
 
 #[derive(Serialize)]
@@ -191,7 +232,11 @@ pub fn run(arguments: &Show, output: Output) -> Result<Status, Failure> {
 
 fn show_entry(image: &ImageFile, given: &Path, output: Output) -> Result<Status, Failure> {
     let contents = image.contents()?;
-    if let Some(reason) = image.says.as_ref().and_then(|says| image.mismatch(says, &contents)) {
+    if let Some(reason) = image
+        .says
+        .as_ref()
+        .and_then(|says| image.mismatch(says, &contents))
+    {
         return Err(another_manifest(image, &reason));
     }
     let path = wanted_path(given, &contents)?;
@@ -205,9 +250,17 @@ fn show_entry(image: &ImageFile, given: &Path, output: Output) -> Result<Status,
             Some(line) => output.line(line.as_str())?,
             None => output.line(format_args!("{path} is not in the image"))?,
         }
-        output.line(format_args!("proof  {} siblings up to the tree {}", proof.siblings.len(), contents.facts.tree))?;
+        output.line(format_args!(
+            "proof  {} siblings up to the tree {}",
+            proof.siblings.len(),
+            contents.facts.tree
+        ))?;
     }
-    Ok(if present { Status::Clean } else { Status::NotSo })
+    Ok(if present {
+        Status::Clean
+    } else {
+        Status::NotSo
+    })
 }
 
 /// The line with this key, looked for in the manifest: a proof needs one line, so none is kept.
@@ -228,5 +281,7 @@ fn wanted_path(given: &Path, contents: &LoadedManifest) -> Result<ImagePath, Fai
         return Ok(raw);
     }
     let shown = given.to_str().and_then(|text| ImagePath::parse(text).ok());
-    Ok(shown.filter(|path| contents.tree.get(&path.key()).is_some()).unwrap_or(raw))
+    Ok(shown
+        .filter(|path| contents.tree.get(&path.key()).is_some())
+        .unwrap_or(raw))
 }

@@ -26,18 +26,29 @@ pub fn run(arguments: &Sign, output: Output) -> Result<Status, Failure> {
     let image = ImageFile::open(&arguments.file)?;
     let (envelope, says) = image.required()?;
     if let Some(reason) = image.mismatch(says, &image.contents()?) {
-        return Err(Failure::new(format!("will not sign {}", image.statement.display()))
-            .why(format!("it is not about this manifest: {reason}"))
-            .remedy("build the image again"));
+        return Err(
+            Failure::new(format!("will not sign {}", image.statement.display()))
+                .why(format!("it is not about this manifest: {reason}"))
+                .remedy("build the image again"),
+        );
     }
     let keyid = signer.public().keyid();
     let mut envelope = envelope.clone();
-    if envelope.verify::<attestation::statement::Image>(&[signer.public()], 1).is_ok() {
+    if envelope
+        .verify::<attestation::statement::Image>(&[signer.public()], 1)
+        .is_ok()
+    {
         output.note(format_args!("{keyid} has signed it already"));
     } else {
-        envelope.add_signature(&signer).map_err(|error| Failure::new("cannot sign the statement").because(&error))?;
-        atomic::replace(&image.statement, &envelope.to_json(), 0o644)
-            .map_err(|error| Failure::io(format!("cannot write {}", image.statement.display()), &error))?;
+        envelope
+            .add_signature(&signer)
+            .map_err(|error| Failure::new("cannot sign the statement").because(&error))?;
+        atomic::replace(&image.statement, &envelope.to_json(), 0o644).map_err(|error| {
+            Failure::io(
+                format!("cannot write {}", image.statement.display()),
+                &error,
+            )
+        })?;
         output.note(format_args!("signed by {keyid}"));
     }
     let shown = Shown::signed(&envelope, says);

@@ -58,7 +58,11 @@ pub fn run(arguments: &Verify, output: Output) -> Result<Status, Failure> {
         reason,
     };
     tell(&verified, output)?;
-    Ok(if verified.verified { Status::Clean } else { Status::NotSo })
+    Ok(if verified.verified {
+        Status::Clean
+    } else {
+        Status::NotSo
+    })
 }
 
 fn tell(verified: &Verified, output: Output) -> Result<(), Failure> {
@@ -66,7 +70,11 @@ fn tell(verified: &Verified, output: Output) -> Result<(), Failure> {
         return output.document(verified);
     }
     if let Some(reason) = &verified.reason {
-        return output.line(format_args!("{}  {}", output.paint(Colour::Bad, "not verified"), plain(reason)));
+        return output.line(format_args!(
+            "{}  {}",
+            output.paint(Colour::Bad, "not verified"),
+            plain(reason)
+        ));
     }
     output.line(format_args!(
         "{}  {} {} (epoch {}), signed by {}",
@@ -84,14 +92,20 @@ fn check_threshold(keys: &[PublicKey], threshold: usize) -> Result<(), Failure> 
     ids.sort();
     ids.dedup();
     if threshold == 0 || threshold > ids.len() {
-        return Err(Failure::usage(format!("a threshold of {threshold} cannot be met"))
-            .why(format!("{} different publisher keys were given", ids.len())));
+        return Err(
+            Failure::usage(format!("a threshold of {threshold} cannot be met"))
+                .why(format!("{} different publisher keys were given", ids.len())),
+        );
     }
     Ok(())
 }
 
 /// The key ids that signed, or why they are not enough.
-pub fn signers(envelope: &Envelope, keys: &[PublicKey], threshold: usize) -> Result<Vec<String>, String> {
+pub fn signers(
+    envelope: &Envelope,
+    keys: &[PublicKey],
+    threshold: usize,
+) -> Result<Vec<String>, String> {
     match envelope.verify::<Image>(keys, threshold) {
         Ok(verified) => Ok(verified.signers().iter().map(ToString::to_string).collect()),
         Err(error) => Err(format!("the statement does not verify: {error}")),

@@ -1,8 +1,10 @@
 //! Where `up` keeps its state, whose it is, and what it remembers from one run to the next.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use attestation::digest::Digest;
@@ -11,8 +13,8 @@ use attestation::path::ImagePath;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::left_out::Added;
 use crate::exit::{Code, Failure};
@@ -63,23 +65,29 @@ pub struct AddedKept {
 
 impl From<&Added> for AddedKept {
     fn from(added: &Added) -> Self {
-        Self { r#match: added.r#match.clone(), reason: added.reason.clone() }
+        Self {
+            r#match: added.r#match.clone(),
+            reason: added.reason.clone(),
+        }
     }
 }
 
 impl From<&AddedKept> for Added {
     fn from(kept: &AddedKept) -> Self {
-        Self { r#match: kept.r#match.clone(), reason: kept.reason.clone() }
+        Self {
+            r#match: kept.r#match.clone(),
+            reason: kept.reason.clone(),
+        }
     }
 }
 
-/// The first sign-in, kept from the moment it is made until it has been printed.
+/// Who signs in, and the first password from the moment it is made until it has been printed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FirstSignIn {
+pub struct SignIn {
     /// The first administrator.
     pub user: String,
-    /// Their password.
-    pub password: String,
+    /// Their password, while nobody has seen it.
+    pub password: Option<String>,
 }
 
 impl Place {
@@ -90,10 +98,17 @@ impl Place {
             None => default_state()?,
         };
         let unusable = |error: &std::io::Error| {
-            Failure::io(format!("cannot keep the state in {}", state.display()), error)
-                .remedy("name a directory of your own with --state")
+            Failure::io(
+                format!("cannot keep the state in {}", state.display()),
+                error,
+            )
+            .remedy("name a directory of your own with --state")
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(|error| unusable(&error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&state)
+            .map_err(|error| unusable(&error))?;
         let state = state.canonicalize().map_err(|error| unusable(&error))?;
         check_private(&state)?;
         let lock = OpenOptions::new()
@@ -105,9 +120,11 @@ impl Place {
             .map_err(|error| unusable(&error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { state, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Failure::new(format!("cannot use {}", state.display()))
-                .why("another `pristine up` is running on it")
-                .remedy("stop that one first, or name another directory with --state")),
+            Err(TryLockError::WouldBlock) => {
+                Err(Failure::new(format!("cannot use {}", state.display()))
+                    .why("another `pristine up` is running on it")
+                    .remedy("stop that one first, or name another directory with --state"))
+            }
             Err(TryLockError::Error(error)) => Err(unusable(&error)),
         }
     }
@@ -132,20 +149,25 @@ impl Place {
         self.write_json("up.json", kept)
     }
 
-    /// The first sign-in, where it has not been printed yet.
-    pub fn first_sign_in(&self) -> Result<Option<FirstSignIn>, Failure> {
-        self.read_json("first-sign-in.json")
+    /// Who signs in.
+    pub fn sign_in(&self) -> Result<Option<SignIn>, Failure> {
+        self.read_json("sign-in.json")
     }
 
-    /// Keeps the first sign-in until it has been printed.
-    pub fn keep_first_sign_in(&self, first: &FirstSignIn) -> Result<(), Failure> {
-        self.write_json("first-sign-in.json", first)
+    /// Keeps who signs in.
+    pub fn keep_sign_in(&self, sign_in: &SignIn) -> Result<(), Failure> {
+        self.write_json("sign-in.json", sign_in)
     }
 
-    /// It has been printed: it is shown once.
-    pub fn forget_first_sign_in(&self) {
-        // Where it cannot be removed it is printed again, which is the lesser harm.
-        let _removed = fs::remove_file(self.state.join("first-sign-in.json"));
+    /// The password has been printed: it is shown once, and kept nowhere.
+    pub fn forget_password(&self, sign_in: &SignIn) -> Result<(), Failure> {
+        if sign_in.password.is_none() {
+            return Ok(());
+        }
+        self.keep_sign_in(&SignIn {
+            user: sign_in.user.clone(),
+            password: None,
+        })
     }
 
     /// The publisher's key, made at the first start.
@@ -170,7 +192,9 @@ impl Place {
             return Ok(String::from_utf8_lossy(&bytes).trim().to_owned());
         }
         let mut random = [0_u8; 32];
-        SystemRandom::new().fill(&mut random).map_err(|_unspecified| Failure::new("cannot get random bytes"))?;
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_unspecified| Failure::new("cannot get random bytes"))?;
         let secret = format!("whsec_{}", STANDARD.encode(random));
         atomic::create(&path, secret.as_bytes(), 0o600)
             .map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))?;
@@ -193,8 +217,9 @@ impl Place {
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {
         let path = self.state.join(name);
-        let bytes = serde_json::to_vec_pretty(value)
-            .map_err(|error| Failure::new(format!("cannot write {}", path.display())).because(&error))?;
+        let bytes = serde_json::to_vec_pretty(value).map_err(|error| {
+            Failure::new(format!("cannot write {}", path.display())).because(&error)
+        })?;
         atomic::replace(&path, &bytes, 0o600)
             .map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
     }
@@ -212,10 +237,16 @@ fn check_private(state: &Path) -> Result<(), Failure> {
             .code(Code::Configuration)
     };
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(refused("it belongs to another user", "name a directory of your own with --state".to_owned()));
+        return Err(refused(
+            "it belongs to another user",
+            "name a directory of your own with --state".to_owned(),
+        ));
     }
     if metadata.permissions().mode() & 0o022 != 0 {
-        return Err(refused("others may write to it", format!("chmod 700 {}", state.display())));
+        return Err(refused(
+            "others may write to it",
+            format!("chmod 700 {}", state.display()),
+        ));
     }
     Ok(())
 }
@@ -224,7 +255,11 @@ fn default_state() -> Result<PathBuf, Failure> {
     if is_root() {
         return Ok(PathBuf::from("/var/lib/pristine/up"));
     }
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     set("XDG_STATE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".local/state")))
         .map(|base| base.join("pristine/up"))
@@ -247,9 +282,20 @@ pub fn shown_root(root: &Path) -> Result<ImagePath, Failure> {
         .map_err(|error| Failure::new(format!("cannot attest {}", root.display())).because(&error))
 }
 
+/// A remembered path as a path.
+pub fn real_root(shown: &ImagePath) -> PathBuf {
+    let mut bytes = vec![b'/'];
+    bytes.extend_from_slice(shown.as_bytes());
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
 /// This machine's name: the node's and the image's.
 pub fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
 }

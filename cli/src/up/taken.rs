@@ -71,7 +71,9 @@ fn as_found(
     output: Output,
 ) -> Result<Taken, Failure> {
     let scope = files::read_scope(wish.scope.unwrap_or(Path::new("host")))?;
-    let mut added: Vec<Added> = left_out::state(wish.root, &place.state)?.into_iter().collect();
+    let mut added: Vec<Added> = left_out::state(wish.root, &place.state)?
+        .into_iter()
+        .collect();
     let scope = extended(&scope, &added)?;
     let mut gathered = scanned(wish.root, &scope, progress, output)?;
     let unread = left_out::unread(&gathered.unread, scope.rules().len())?;
@@ -80,8 +82,10 @@ fn as_found(
     added.extend(unread);
     refuse_secrets(wish.root, &place.state, &scope)?;
     let epoch = kept.map_or(1, |kept| kept.epoch + 1);
-    let found: Vec<ImagePath> =
-        mounts::unexpected(&gathered.mounts, &scope, &[]).into_iter().map(|mount| mount.path).collect();
+    let found: Vec<ImagePath> = mounts::unexpected(&gathered.mounts, &scope, &[])
+        .into_iter()
+        .map(|mount| mount.path)
+        .collect();
     let draft = Draft {
         name: kept.map_or_else(place::host_name, |kept| kept.name.clone()),
         version: format!("as-found-{epoch}"),
@@ -93,9 +97,27 @@ fn as_found(
         source: provenance::none(),
         builder: provenance::builder(),
     };
-    let (file, statement) = write(place, &draft, gathered.sealed.iter().map(|(_, line)| line), signer)?;
-    let kept = remembered(wish, &draft.name, &draft.version, epoch, statement, None, file, &added)?;
-    Ok(Taken { kept, added, limits: gathered.limits })
+    let (file, statement) = write(
+        place,
+        &draft,
+        gathered.sealed.iter().map(|(_, line)| line),
+        signer,
+    )?;
+    let kept = remembered(
+        wish,
+        &draft.name,
+        &draft.version,
+        epoch,
+        statement,
+        None,
+        file,
+        &added,
+    )?;
+    Ok(Taken {
+        kept,
+        added,
+        limits: gathered.limits,
+    })
 }
 
 /// An image that was built elsewhere. Whoever runs `up` vouches for it: our own publisher's key signs it too.
@@ -109,23 +131,37 @@ fn given(
     output: Output,
 ) -> Result<Option<Taken>, Failure> {
     if wish.rebase {
-        return Err(Failure::usage("--rebase takes ROOT as it stands, --image takes a file").remedy("give one of them"));
+        return Err(
+            Failure::usage("--rebase takes ROOT as it stands, --image takes a file")
+                .remedy("give one of them"),
+        );
     }
     let image = ImageFile::open(path)?;
     let contents = image.contents()?;
-    if let Some(reason) = image.says.as_ref().and_then(|says| image.mismatch(says, &contents)) {
+    if let Some(reason) = image
+        .says
+        .as_ref()
+        .and_then(|says| image.mismatch(says, &contents))
+    {
         return Err(another_manifest(&image, &reason));
     }
     if image.says.is_some() && wish.scope.is_some() {
-        return Err(Failure::usage("--scope is only for a manifest without a statement")
-            .why(format!("{} gives the scope", image.statement.display())));
+        return Err(
+            Failure::usage("--scope is only for a manifest without a statement")
+                .why(format!("{} gives the scope", image.statement.display())),
+        );
     }
-    let identity = image.envelope.as_ref().map_or_else(|| Digest::of(&image.compressed), Envelope::payload_digest);
+    let identity = image
+        .envelope
+        .as_ref()
+        .map_or_else(|| Digest::of(&image.compressed), Envelope::payload_digest);
     if kept.is_some_and(|kept| kept.given == Some(identity)) {
         return Ok(None);
     }
     let mut draft = draft_of(wish, image.says.as_ref(), kept)?;
-    let mut added: Vec<Added> = left_out::state(wish.root, &place.state)?.into_iter().collect();
+    let mut added: Vec<Added> = left_out::state(wish.root, &place.state)?
+        .into_iter()
+        .collect();
     draft.scope = extended(&draft.scope, &added)?;
     let mut limits = Vec::new();
     if !place::is_root() {
@@ -147,11 +183,28 @@ fn given(
             write(place, &draft, lines.iter().map(|(_, line)| line), signer)?
         }
     };
-    let kept = remembered(wish, &draft.name, &draft.version, draft.epoch, statement, Some(identity), file, &added)?;
-    Ok(Some(Taken { kept, added, limits }))
+    let kept = remembered(
+        wish,
+        &draft.name,
+        &draft.version,
+        draft.epoch,
+        statement,
+        Some(identity),
+        file,
+        &added,
+    )?;
+    Ok(Some(Taken {
+        kept,
+        added,
+        limits,
+    }))
 }
 
-fn draft_of(wish: &Wish<'_>, says: Option<&Statement<Image>>, kept: Option<&Kept>) -> Result<Draft, Failure> {
+fn draft_of(
+    wish: &Wish<'_>,
+    says: Option<&Statement<Image>>,
+    kept: Option<&Kept>,
+) -> Result<Draft, Failure> {
     if let Some(says) = says {
         let image = says.predicate.clone();
         return Ok(Draft {
@@ -173,15 +226,26 @@ fn draft_of(wish: &Wish<'_>, says: Option<&Statement<Image>>, kept: Option<&Kept
         epoch,
         created: clock::now(),
         expires: None,
-        scope: wish.scope.map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?,
+        scope: wish
+            .scope
+            .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?,
         mounts: Vec::new(),
         source: provenance::none(),
         builder: provenance::builder(),
     })
 }
 
-fn scanned(root: &Path, scope: &Scope, progress: &Progress, output: Output) -> Result<Gathered, Failure> {
-    let manner = Manner { takes_unsettled: true, sizes: None, progress: Some(progress) };
+fn scanned(
+    root: &Path,
+    scope: &Scope,
+    progress: &Progress,
+    output: Output,
+) -> Result<Gathered, Failure> {
+    let manner = Manner {
+        takes_unsettled: true,
+        sizes: None,
+        progress: Some(progress),
+    };
     gather::gather(root, scope, &manner, output)
 }
 
@@ -190,9 +254,17 @@ fn extended(scope: &Scope, added: &[Added]) -> Result<Scope, Failure> {
     if added.is_empty() {
         return Ok(scope.clone());
     }
-    let rules: Vec<Rule> = scope.rules().iter().cloned().chain(added.iter().map(Added::rule)).collect();
-    Scope::new(rules)
-        .map_err(|error| Failure::new("cannot add rules to the scope").because(&error).code(Code::Configuration))
+    let rules: Vec<Rule> = scope
+        .rules()
+        .iter()
+        .cloned()
+        .chain(added.iter().map(Added::rule))
+        .collect();
+    Scope::new(rules).map_err(|error| {
+        Failure::new("cannot add rules to the scope")
+            .because(&error)
+            .code(Code::Configuration)
+    })
 }
 
 /// Drops what the scope no longer seals.
@@ -248,7 +320,9 @@ fn copy(
     signer: &PrivateKey,
 ) -> Result<(String, Digest), Failure> {
     let mut envelope = envelope.clone();
-    envelope.add_signature(signer).map_err(|error| Failure::new("cannot sign the image").because(&error))?;
+    envelope
+        .add_signature(signer)
+        .map_err(|error| Failure::new("cannot sign the image").because(&error))?;
     let file = file_name(epoch);
     build::publish_files(&place.state.join(&file), &image.compressed, &envelope)?;
     Ok((file, envelope.payload_digest()))
@@ -258,7 +332,10 @@ fn file_name(epoch: u64) -> String {
     format!("image-{epoch}.mtree.zst")
 }
 
-#[expect(clippy::too_many_arguments, reason = "each becomes one field of what is remembered")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each becomes one field of what is remembered"
+)]
 fn remembered(
     wish: &Wish<'_>,
     name: &str,
