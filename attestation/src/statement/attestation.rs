@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Predicate, Statement, is_false, is_zero};
+use super::{Actor, Coverage, Predicate, Session, Statement, is_false};
 use crate::digest::Digest;
 use crate::entry::Line;
 use crate::path::ImagePath;
@@ -219,146 +219,6 @@ pub struct FileRef {
     pub size: u64,
 }
 
-/// What the node saw, and what it did not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage {
-    /// How it watches.
-    pub watch: WatchCoverage,
-    /// Watching without a gap since; absent while nothing is watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
-    /// Every content byte in scope was read from storage since; absent until the first read is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read: Option<Timestamp>,
-    /// Times and places not seen and not yet scanned again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gaps: Vec<Gap>,
-    /// How many gaps, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gaps_total: Option<u64>,
-    /// What could not be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unreadable: Vec<Unreadable>,
-    /// How many could not, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unreadable_total: Option<u64>,
-    /// Paths with a live writer or mapping.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unsettled: Vec<ImagePath>,
-    /// How many are unsettled, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unsettled_total: Option<u64>,
-    /// The mount table under the root.
-    pub mounts: Mounts,
-}
-
-impl Coverage {
-    /// Equal, but for the time of the last full read.
-    fn says_the_same(&self, other: &Self) -> bool {
-        let read = other.read;
-        *other
-            == Self {
-                read,
-                ..self.clone()
-            }
-    }
-}
-
-/// How the node watches: a rung of the ladder and its standing limits, in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchCoverage {
-    /// The rung reached.
-    pub rung: Rung,
-    /// Standing limits, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub limits: Vec<String>,
-    /// How many limits, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits_total: Option<u64>,
-}
-
-/// A rung of the watch ladder, from most to nothing seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Rung {
-    /// File-handle records with names, targets and renames.
-    A,
-    /// File-handle records without renames.
-    B,
-    /// Descriptor events only, and rescans.
-    C,
-    /// Unprivileged notification, and rescans.
-    D,
-    /// No watch: scans alone.
-    #[serde(rename = "none")]
-    None,
-}
-
-impl std::fmt::Display for Rung {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::C => "C",
-            Self::D => "D",
-            Self::None => "none",
-        })
-    }
-}
-
-/// A time and a place that was not seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// From when nothing was seen.
-    pub from: Timestamp,
-    /// Until when; absent while it lasts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<Timestamp>,
-    /// Why, in a stable word: `overflow`, `restart`, `spool`, `lost`, `refused`, ….
-    pub cause: String,
-    /// Where; everywhere when empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub paths: Vec<ImagePath>,
-    /// How many places, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths_total: Option<u64>,
-}
-
-/// A path that could not be read, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unreadable {
-    /// Where.
-    pub path: ImagePath,
-    /// Why, in the system's words.
-    pub error: String,
-}
-
-/// The mount table under the root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mounts {
-    /// SHA-256 of the canonical JSON of the table.
-    pub sha256: Digest,
-    /// What the scope and the image do not expect.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unexpected: Vec<UnexpectedMount>,
-    /// How many are unexpected, where not all are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unexpected_total: Option<u64>,
-}
-
-/// A mount where none should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnexpectedMount {
-    /// The mount point.
-    pub path: ImagePath,
-    /// What is mounted.
-    pub source: String,
-    /// The file system type.
-    pub r#type: String,
-    /// Who mounted it, where the kernel told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<Actor>,
-}
-
 /// One entry that is not as expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
@@ -404,121 +264,6 @@ pub struct Touched {
     pub actor: Option<Actor>,
 }
 
-/// Who made a change, and how sure we are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actor {
-    /// Process id on the node.
-    pub pid: u32,
-    /// Its executable, in the mtree encoding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-    /// SHA-256 of the executable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exe_sha256: Option<Digest>,
-    /// Its command line, up to 1 KiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cmdline: Option<String>,
-    /// Real user id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// Effective user id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub euid: Option<u32>,
-    /// Login user id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auid: Option<u32>,
-    /// Name of the login user (of the real one without a login), from the root's own `passwd`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The kernel's login session id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<u32>,
-    /// Control group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<String>,
-    /// systemd unit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// Container id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    /// Its parents, nearest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ancestors: Vec<Ancestor>,
-    /// How sure we are.
-    #[serde(default)]
-    pub confidence: Confidence,
-}
-
-/// A parent process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ancestor {
-    /// Process id on the node.
-    pub pid: u32,
-    /// Its executable, in the mtree encoding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-}
-
-/// How sure we are of an actor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Confidence {
-    /// Read from `/proc` when the event was read, or guessed at in part.
-    #[default]
-    Low,
-    /// Some of it was seen as it happened.
-    Medium,
-    /// Followed from the start of the process.
-    High,
-}
-
-/// One login on the node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// The kernel's session id.
-    pub session: u32,
-    /// Login user id.
-    pub auid: u32,
-    /// Its name, from the root's own `passwd`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The peer's address, where the login service tells it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The terminal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tty: Option<String>,
-    /// When it began.
-    pub started: Timestamp,
-    /// When it ended, where it has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<Timestamp>,
-    /// What was run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<SessionCommand>,
-    /// How many commands are not listed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub dropped: u64,
-}
-
-/// One command of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionCommand {
-    /// When.
-    pub at: Timestamp,
-    /// Process id on the node.
-    pub pid: u32,
-    /// The executable, in the mtree encoding.
-    pub exe: String,
-    /// Its arguments, only where the configuration asks for them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<String>,
-    /// Its exit status, where it has ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<i32>,
-}
-
 /// The program that speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentFacts {
@@ -555,7 +300,9 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::statement::Subject;
+    use crate::statement::{
+        Gap, Mounts, Rung, SessionCommand, Subject, UnexpectedMount, Unreadable, WatchCoverage,
+    };
 
     const PIPE: &str = "./run/pipe type=fifo mode=0600 uid=0 gid=0";
     const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);

@@ -2,8 +2,10 @@
 //!
 //! A statement that was only parsed proves nothing; [`crate::dsse::Envelope::verify`] makes the type that does.
 
+mod actor;
 mod assignment;
 mod attestation;
+mod coverage;
 mod enrolment;
 mod image;
 mod receipt;
@@ -14,12 +16,12 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::actor::{Actor, Ancestor, Confidence, Session, SessionCommand};
 pub use self::assignment::{Allowed, Assignment};
 pub use self::attestation::{
-    Actor, AgentFacts, Ancestor, Assurance, Attestation, Confidence, Coverage, Difference, FileRef,
-    Gap, Grown, Mounts, Rung, Session, SessionCommand, TooMany, Touched, UnexpectedMount,
-    Unreadable, WatchCoverage,
+    AgentFacts, Assurance, Attestation, Difference, FileRef, Grown, TooMany, Touched,
 };
+pub use self::coverage::{Coverage, Gap, Mounts, Rung, UnexpectedMount, Unreadable, WatchCoverage};
 pub use self::enrolment::{Enrolment, Renewal};
 pub use self::image::{Builder, Image, ManifestRef, Source};
 pub use self::receipt::Receipt;

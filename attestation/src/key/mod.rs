@@ -2,12 +2,13 @@
 //!
 //! Public keys are SPKI PEM, private ones PKCS#8 PEM; both are read in one form only, so that a key has one id.
 
+mod id;
+mod pem;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
@@ -16,6 +17,9 @@ use ring::signature::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use self::id::hex;
+pub use self::id::{KeyId, NodeId};
+use self::pem::{decode_pem, encode_pem};
 use crate::digest::Digest;
 
 /// SPKI of an Ed25519 key (RFC 8410), before its 32 bytes.
@@ -31,8 +35,6 @@ const P256_SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
-/// Key files are at most this long; a PKCS#8 P-256 key is 241 bytes.
-const MAX_PEM: usize = 4096;
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 
@@ -168,7 +170,7 @@ impl PublicKey {
         let canonical = format!(
             r#"{{"keytype":"{keytype}","keyval":{{"public":"{public}"}},"scheme":"{scheme}"}}"#
         );
-        KeyId(Digest::of(canonical.as_bytes()).to_string())
+        KeyId::of_canonical(canonical.as_bytes())
     }
 
     /// Whether `signature` over `message` is this key's.
@@ -326,83 +328,6 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// The id of a key in an envelope: a hint, never a proof.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KeyId(String);
-
-impl KeyId {
-    /// The 64 hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A node's id: the first 16 bytes of SHA-256 of the DER SPKI of its first key, in hex.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
-
-impl NodeId {
-    /// Hex digits of an id.
-    pub const LENGTH: usize = 32;
-
-    /// The id of the node whose first key that is.
-    pub fn of(key: &PublicKey) -> Self {
-        Self(hex(&key.spki_digest().as_bytes()[..Self::LENGTH / 2]))
-    }
-
-    /// The id of the node whose first key has that DER SPKI, as a certificate holds it.
-    pub fn of_spki_der(der: &[u8]) -> Self {
-        Self(hex(&Digest::of(der).as_bytes()[..Self::LENGTH / 2]))
-    }
-
-    /// The hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for NodeId {
-    type Err = KeyError;
-
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        let is_hex = text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if text.len() != Self::LENGTH || !is_hex {
-            return Err(KeyError::Id(text.chars().take(80).collect(), Self::LENGTH));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for NodeId {
-    type Error = KeyError;
-
-    fn try_from(text: String) -> Result<Self, KeyError> {
-        text.parse()
-    }
-}
-
-impl From<NodeId> for String {
-    fn from(id: NodeId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// ring parses a point when it is used: a key agreement is the use that fails for nothing but a bad point.
 fn check_on_curve(point: &[u8; 65]) -> Result<(), KeyError> {
     use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
@@ -412,72 +337,10 @@ fn check_on_curve(point: &[u8; 65]) -> Result<(), KeyError> {
         .map_err(|_| KeyError::NotAPoint)
 }
 
-/// One block, nothing but white space around it: what stands beside a key could be read by another tool as the key.
-fn decode_pem(pem: &str, wanted: &'static str) -> Result<Vec<u8>, KeyError> {
-    if pem.len() > MAX_PEM {
-        return Err(KeyError::Pem("too long"));
-    }
-    let mut lines = pem.trim_ascii().lines().map(str::trim_ascii_end);
-    let first = lines
-        .next()
-        .and_then(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
-    let label = first.ok_or(KeyError::Pem("no BEGIN line"))?;
-    if label != wanted {
-        return Err(KeyError::Label {
-            wanted,
-            found: label.chars().take(80).collect(),
-        });
-    }
-    let mut body = Zeroizing::new(String::with_capacity(pem.len()));
-    loop {
-        let line = lines.next().ok_or(KeyError::Pem("no END line"))?;
-        if let Some(end) = line.strip_prefix("-----END ") {
-            if end.strip_suffix("-----") != Some(wanted) {
-                return Err(KeyError::Pem("BEGIN and END differ"));
-            }
-            break;
-        }
-        body.push_str(line);
-    }
-    if lines.next().is_some() {
-        return Err(KeyError::Pem("text after the END line"));
-    }
-    STANDARD
-        .decode(body.as_bytes())
-        .map_err(|_| KeyError::Pem("not standard base64"))
-}
-
-fn encode_pem(der: &[u8], label: &str) -> String {
-    let body = Zeroizing::new(STANDARD.encode(der));
-    let mut pem = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 40);
-    pem.push_str("-----BEGIN ");
-    pem.push_str(label);
-    pem.push_str("-----\n");
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem.push_str("-----END ");
-    pem.push_str(label);
-    pem.push_str("-----\n");
-    pem
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0x0f)])
-        .collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
+    use super::pem::MAX_PEM;
     use super::*;
 
     const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
