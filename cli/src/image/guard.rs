@@ -14,6 +14,10 @@ use crate::exit::Failure;
 const TOKEN: &[u8] = b"pristine-join.";
 /// A token lies in a text file of some kind; what is larger is not looked through.
 const TEXT_LIMIT: u64 = 1 << 20;
+/// The longest token there is.
+const TOKEN_LIMIT: u64 = 8192;
+/// Neither a key nor a token is shorter.
+const LEAST: u64 = 16;
 /// A key file is small.
 const KEY_LIMIT: u64 = 64 << 10;
 
@@ -38,40 +42,39 @@ impl From<Secret> for Failure {
     }
 }
 
+/// How closely a tree is looked through.
+struct Look<'a> {
+    skip: &'a dyn Fn(&Path) -> bool,
+    limit: u64,
+    has_token: fn(&[u8]) -> bool,
+}
+
 /// Looks through `root` on its own file system, into every text.
 pub fn find(root: &Path) -> Option<Secret> {
-    walk(root, &|_path| false, &holds_token)
+    walk(root, &Look { skip: &|_path| false, limit: TEXT_LIMIT, has_token: holds_token })
 }
 
 /// Looks through `root` but for what `skip` leaves out, for keys, and for files that hold a token and nothing else.
 pub fn find_plain(root: &Path, skip: &dyn Fn(&Path) -> bool) -> Option<Secret> {
-    walk(root, skip, &is_token_file)
+    walk(root, &Look { skip, limit: TOKEN_LIMIT, has_token: is_token_file })
 }
 
-fn walk(
-    root: &Path,
-    skip: &dyn Fn(&Path) -> bool,
-    has_token: &dyn Fn(&[u8]) -> bool,
-) -> Option<Secret> {
+fn walk(root: &Path, look: &Look<'_>) -> Option<Secret> {
     let device = root.metadata().ok()?.dev();
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {
         // What cannot be read is told by the scan itself.
-        let Ok(names) = fs::read_dir(&directory) else {
-            continue;
-        };
+        let Ok(names) = fs::read_dir(&directory) else { continue };
         for name in names.flatten() {
             let path = name.path();
-            let Ok(metadata) = path.symlink_metadata() else {
-                continue;
-            };
-            if metadata.dev() != device || skip(&path) {
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            if metadata.dev() != device || (look.skip)(&path) {
                 continue;
             }
             if metadata.is_dir() {
                 waiting.push(path);
-            } else if metadata.is_file() && metadata.len() <= TEXT_LIMIT {
-                let found = examine(root, &path, metadata.len(), has_token);
+            } else if metadata.is_file() {
+                let found = examine(root, &path, metadata.len(), look);
                 if found.is_some() {
                     return found;
                 }
@@ -81,27 +84,24 @@ fn walk(
     None
 }
 
-fn examine(
-    root: &Path,
-    path: &Path,
-    size: u64,
-    has_token: &dyn Fn(&[u8]) -> bool,
-) -> Option<Secret> {
+fn examine(root: &Path, path: &Path, size: u64, look: &Look<'_>) -> Option<Secret> {
     let below = path.strip_prefix(root).unwrap_or(path);
-    let in_state = is_agent_state(below) || is_beside_identity(path);
-    if size < 20 {
+    let may_be_key = size <= KEY_LIMIT && (is_agent_state(below) || is_beside_identity(path));
+    if size < LEAST || (size > look.limit && !may_be_key) {
         return None;
     }
     let mut bytes = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(TEXT_LIMIT)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    if in_state && size <= KEY_LIMIT && holds(&bytes, b"PRIVATE KEY-----") {
+    File::open(path).ok()?.take(TEXT_LIMIT).read_to_end(&mut bytes).ok()?;
+    if may_be_key && is_private_key(&bytes) {
         return Some(Secret::Identity(path.to_owned()));
     }
-    has_token(&bytes).then(|| Secret::Token(path.to_owned()))
+    (look.has_token)(&bytes).then(|| Secret::Token(path.to_owned()))
+}
+
+/// A key file as such; a program that speaks of keys is none.
+fn is_private_key(bytes: &[u8]) -> bool {
+    let first = bytes.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    first.starts_with(b"-----BEGIN ") && holds(first, b"PRIVATE KEY-----")
 }
 
 /// The agent's state lies in `…/pristine/agent`, and in `…/pristine/up/agent` where one command runs everything.

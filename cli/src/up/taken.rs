@@ -1,6 +1,7 @@
 //! The image that `up` holds this machine to: ROOT as it stands, or a file that was built elsewhere.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use attestation::digest::Digest;
 use attestation::dsse::Envelope;
@@ -75,12 +76,17 @@ fn as_found(
         .into_iter()
         .collect();
     let scope = extended(&scope, &added)?;
-    let mut gathered = scanned(wish.root, &scope, progress, output)?;
+    // On another thread, as it reads what the scan reads: one of the two finds it in memory.
+    let (gathered, refused) = thread::scope(|threads| {
+        let guard = threads.spawn(|| refuse_secrets(wish.root, &place.state, &scope));
+        (scanned(wish.root, &scope, progress, output), guard.join())
+    });
+    let mut gathered = gathered?;
+    refused.unwrap_or_else(|_panic| Err(Failure::new("cannot look for secrets in ROOT")))?;
     let unread = left_out::unread(&gathered.unread, scope.rules().len())?;
     let scope = extended(&scope, &unread)?;
     keep_sealed(&mut gathered.sealed, &scope, !unread.is_empty());
     added.extend(unread);
-    refuse_secrets(wish.root, &place.state, &scope)?;
     let epoch = kept.map_or(1, |kept| kept.epoch + 1);
     let found: Vec<ImagePath> = mounts::unexpected(&gathered.mounts, &scope, &[])
         .into_iter()
