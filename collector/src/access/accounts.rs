@@ -44,14 +44,23 @@ pub async fn create_first_administrator(store: &Store) -> Result<FirstSignIn, Ac
     let password = secret::fresh_password()?;
     add(store, FIRST_USER, password.clone(), Role::Admin).await?;
     let token = tokens::fresh_token(store, FIRST_USER, Role::Admin, "first sign-in").await?;
-    Ok(FirstSignIn { user: FIRST_USER.to_owned(), password, token })
+    Ok(FirstSignIn {
+        user: FIRST_USER.to_owned(),
+        password,
+        token,
+    })
 }
 
 /// Adds an account.
 ///
 /// # Errors
 /// For a name that is none or is taken, a password that is refused, and what the store refuses.
-pub async fn add(store: &Store, user: &str, password: Zeroizing<String>, role: Role) -> Result<(), AccessError> {
+pub async fn add(
+    store: &Store,
+    user: &str,
+    password: Zeroizing<String>,
+    role: Role,
+) -> Result<(), AccessError> {
     if !is_name(user) {
         return Err(AccessError::Name);
     }
@@ -71,14 +80,22 @@ pub async fn add(store: &Store, user: &str, password: Zeroizing<String>, role: R
             })
         })
         .await?;
-    if added == 0 { Err(AccessError::Exists(user.to_owned())) } else { Ok(()) }
+    if added == 0 {
+        Err(AccessError::Exists(user.to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Sets another password and ends the account's browser sessions.
 ///
 /// # Errors
 /// When there is no such account, the password is refused, or the store refuses.
-pub async fn set_password(store: &Store, user: &str, password: Zeroizing<String>) -> Result<(), AccessError> {
+pub async fn set_password(
+    store: &Store,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Result<(), AccessError> {
     let hash = Passwords::default().hash(password).await?;
     let name = user.to_owned();
     let changed = store
@@ -89,12 +106,19 @@ pub async fn set_password(store: &Store, user: &str, password: Zeroizing<String>
                     .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
-                sqlx::query("DELETE FROM sessions WHERE user = ?").bind(&name).execute(&mut tx.connection).await?;
+                sqlx::query("DELETE FROM sessions WHERE user = ?")
+                    .bind(&name)
+                    .execute(&mut tx.connection)
+                    .await?;
                 Ok(done.rows_affected())
             })
         })
         .await?;
-    if changed == 0 { Err(AccessError::Unknown(user.to_owned())) } else { Ok(()) }
+    if changed == 0 {
+        Err(AccessError::Unknown(user.to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Disables an account: its sessions end and its tokens are revoked.
@@ -106,12 +130,17 @@ pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
     let changed = store
         .write(move |tx| {
             Box::pin(async move {
-                let done = sqlx::query("UPDATE accounts SET disabled = coalesce(disabled, ?) WHERE user = ?")
-                    .bind(now)
+                let done = sqlx::query(
+                    "UPDATE accounts SET disabled = coalesce(disabled, ?) WHERE user = ?",
+                )
+                .bind(now)
+                .bind(&name)
+                .execute(&mut tx.connection)
+                .await?;
+                sqlx::query("DELETE FROM sessions WHERE user = ?")
                     .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
-                sqlx::query("DELETE FROM sessions WHERE user = ?").bind(&name).execute(&mut tx.connection).await?;
                 sqlx::query("UPDATE api_tokens SET revoked = coalesce(revoked, ?) WHERE user = ?")
                     .bind(now)
                     .bind(&name)
@@ -121,7 +150,11 @@ pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
             })
         })
         .await?;
-    if changed == 0 { Err(AccessError::Unknown(user.to_owned())) } else { Ok(()) }
+    if changed == 0 {
+        Err(AccessError::Unknown(user.to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// All accounts, by name.
@@ -129,14 +162,18 @@ pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
 /// # Errors
 /// What the store refuses.
 pub async fn list(store: &Store) -> Result<Vec<Account>, AccessError> {
-    let rows = sqlx::query("SELECT user, role, created, disabled FROM accounts ORDER BY user").fetch_all(store.read_pool()).await?;
+    let rows = sqlx::query("SELECT user, role, created, disabled FROM accounts ORDER BY user")
+        .fetch_all(store.read_pool())
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(Account {
                 user: row.try_get("user")?,
                 role: role(row.try_get("role")?)?,
                 created: Timestamp::from_micros(row.try_get("created")?),
-                disabled: row.try_get::<Option<i64>, _>("disabled")?.map(Timestamp::from_micros),
+                disabled: row
+                    .try_get::<Option<i64>, _>("disabled")?
+                    .map(Timestamp::from_micros),
             })
         })
         .collect()
@@ -146,17 +183,25 @@ pub async fn list(store: &Store) -> Result<Vec<Account>, AccessError> {
 ///
 /// # Errors
 /// When too many sign in at once, or the store refuses.
-pub async fn check(store: &Store, passwords: &Passwords, user: &str, password: Zeroizing<String>) -> Result<Option<Role>, AccessError> {
-    let row = sqlx::query("SELECT password_hash, role FROM accounts WHERE user = ? AND disabled IS NULL")
-        .bind(user)
-        .fetch_optional(store.read_pool())
-        .await?;
+pub async fn check(
+    store: &Store,
+    passwords: &Passwords,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Result<Option<Role>, AccessError> {
+    let row =
+        sqlx::query("SELECT password_hash, role FROM accounts WHERE user = ? AND disabled IS NULL")
+            .bind(user)
+            .fetch_optional(store.read_pool())
+            .await?;
     let Some(row) = row else {
         passwords.check(password, None).await?;
         return Ok(None);
     };
     let role = role(row.try_get("role")?)?;
-    let fits = passwords.check(password, Some(row.try_get("password_hash")?)).await?;
+    let fits = passwords
+        .check(password, Some(row.try_get("password_hash")?))
+        .await?;
     Ok(fits.then_some(role))
 }
 
@@ -165,5 +210,8 @@ pub(super) fn role(text: &str) -> Result<Role, StoreError> {
 }
 
 fn is_name(user: &str) -> bool {
-    (1..=64).contains(&user.len()) && user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
+    (1..=64).contains(&user.len())
+        && user
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
 }

@@ -23,13 +23,18 @@ pub struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { addresses: RateLimiter::keyed(quota(BY_ADDRESS)), accounts: RateLimiter::keyed(quota(BY_ACCOUNT)) }
+        Self {
+            addresses: RateLimiter::keyed(quota(BY_ADDRESS)),
+            accounts: RateLimiter::keyed(quota(BY_ACCOUNT)),
+        }
     }
 }
 
 fn quota((burst, period): (u32, Duration)) -> Quota {
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-    Quota::with_period(period).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
+    Quota::with_period(period)
+        .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
+        .allow_burst(burst)
 }
 
 impl Attempts {
@@ -61,7 +66,12 @@ fn try_key<K: Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, key: &K) 
             return Err(60);
         }
     }
-    limiter.check_key(key).map_err(|until| until.wait_time_from(DefaultClock::default().now()).as_secs() + 1)
+    limiter.check_key(key).map_err(|until| {
+        until
+            .wait_time_from(DefaultClock::default().now())
+            .as_secs()
+            + 1
+    })
 }
 
 #[cfg(test)]
@@ -85,7 +95,9 @@ mod tests {
     fn one_network_counts_as_one_address() {
         let attempts = Attempts::default();
         let at = |host: u32| -> IpAddr { format!("2001:db8::{host:x}").parse().unwrap() };
-        let taken = (0..40).filter(|host| attempts.count(at(*host), &format!("user{host}")).is_ok()).count();
+        let taken = (0..40)
+            .filter(|host| attempts.count(at(*host), &format!("user{host}")).is_ok())
+            .count();
         assert_eq!(taken, BY_ADDRESS.0 as usize);
     }
 }

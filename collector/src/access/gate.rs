@@ -14,12 +14,21 @@ use crate::store::Store;
 
 /// Lets a request through, with its [`Person`] as an extension where there is one, or answers it.
 pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) -> Response {
-    let Some(path) = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()) else {
+    let Some(path) = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned())
+    else {
         // No route: what follows answers 404 and tells nothing.
         return next.run(request).await;
     };
     let Some(need) = roles::need(request.method(), &path) else {
-        return ProblemResponse::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("{path} has no {}", request.method())).into_response();
+        return ProblemResponse::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            format!("{path} has no {}", request.method()),
+        )
+        .into_response();
     };
     let peer = request.extensions().get::<Peer>().cloned();
     let tls = peer.as_ref().is_some_and(|peer| peer.tls);
@@ -27,17 +36,36 @@ pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) 
         Ok(person) => person,
         Err(error) => return ProblemResponse::from(error).into_response(),
     };
-    let with_token = matches!(&person, Some(Person { by: By::Token(_), .. })) || path == "/api/v1/sessions";
-    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls) {
-        return ProblemResponse::new(StatusCode::FORBIDDEN, "origin", "the request does not come from a page of this collector").into_response();
+    let with_token = matches!(
+        &person,
+        Some(Person {
+            by: By::Token(_),
+            ..
+        })
+    ) || path == "/api/v1/sessions";
+    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls)
+    {
+        return ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "origin",
+            "the request does not come from a page of this collector",
+        )
+        .into_response();
     }
-    let loopback = peer.as_ref().is_some_and(|peer| peer.address.ip().to_canonical().is_loopback());
+    let loopback = peer
+        .as_ref()
+        .is_some_and(|peer| peer.address.ip().to_canonical().is_loopback());
     match verdict(need, person.as_ref().map(|person| person.role), loopback) {
         Ok(()) => {}
         Err(StatusCode::UNAUTHORIZED) => return unknown(&request),
         Err(status) => {
             let role = person.map_or("", |person| person.role.as_str());
-            return ProblemResponse::new(status, "role", format!("the role `{role}` may not do this; an administrator may")).into_response();
+            return ProblemResponse::new(
+                status,
+                "role",
+                format!("the role `{role}` may not do this; an administrator may"),
+            )
+            .into_response();
         }
     }
     if let Some(person) = person {
@@ -61,7 +89,11 @@ fn verdict(need: Need, role: Option<Role>, loopback: bool) -> Result<(), StatusC
 }
 
 /// A token where one is sent, else the browser's session. A token that is no good is not made up for by a cookie.
-async fn identify(store: &Store, headers: &HeaderMap, tls: bool) -> Result<Option<Person>, AccessError> {
+async fn identify(
+    store: &Store,
+    headers: &HeaderMap,
+    tls: bool,
+) -> Result<Option<Person>, AccessError> {
     let now = clock::now();
     match headers.get(header::AUTHORIZATION) {
         None => sessions::person(store, headers, tls, now).await,
@@ -80,28 +112,60 @@ fn bearer(value: &str) -> Option<&str> {
 /// Programs get 401; a browser is shown the way to the sign-in page, and back from there.
 fn unknown(request: &Request) -> Response {
     let path = request.uri().path();
-    let page = !path.starts_with("/api/") && *request.method() == Method::GET && !request.headers().contains_key(header::AUTHORIZATION);
+    let page = !path.starts_with("/api/")
+        && *request.method() == Method::GET
+        && !request.headers().contains_key(header::AUTHORIZATION);
     if page && path != "/metrics" {
-        let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
-        let to = if asked == "/" { "/sign-in".to_owned() } else { format!("/sign-in?next={}", escape(asked)) };
-        let name = if request.headers().contains_key("hx-request") { "hx-redirect" } else { "location" };
-        let status = if name == "location" { StatusCode::SEE_OTHER } else { StatusCode::UNAUTHORIZED };
+        let asked = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |asked| asked.as_str());
+        let to = if asked == "/" {
+            "/sign-in".to_owned()
+        } else {
+            format!("/sign-in?next={}", escape(asked))
+        };
+        let name = if request.headers().contains_key("hx-request") {
+            "hx-redirect"
+        } else {
+            "location"
+        };
+        let status = if name == "location" {
+            StatusCode::SEE_OTHER
+        } else {
+            StatusCode::UNAUTHORIZED
+        };
         let mut response = status.into_response();
         if let Ok(value) = HeaderValue::from_str(&to) {
-            response.headers_mut().insert(http::HeaderName::from_static(name), value);
+            response
+                .headers_mut()
+                .insert(http::HeaderName::from_static(name), value);
         }
         return response;
     }
-    let detail = "sign in first: send `Authorization: Bearer TOKEN` with a token that is still good";
-    let mut response = ProblemResponse::new(StatusCode::UNAUTHORIZED, "sign-in", detail).into_response();
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pristine\""));
+    let detail =
+        "sign in first: send `Authorization: Bearer TOKEN` with a token that is still good";
+    let mut response =
+        ProblemResponse::new(StatusCode::UNAUTHORIZED, "sign-in", detail).into_response();
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer realm=\"pristine\""),
+    );
     response
 }
 
 /// Percent-encodes what would end a query's value.
 fn escape(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -113,10 +177,16 @@ mod tests {
         let admin = Need::SignedIn(Role::Admin);
         assert_eq!(verdict(Need::Open, None, false), Ok(()));
         assert_eq!(verdict(admin, None, true), Err(StatusCode::UNAUTHORIZED));
-        assert_eq!(verdict(admin, Some(Role::Viewer), true), Err(StatusCode::FORBIDDEN));
+        assert_eq!(
+            verdict(admin, Some(Role::Viewer), true),
+            Err(StatusCode::FORBIDDEN)
+        );
         assert_eq!(verdict(admin, Some(Role::Admin), false), Ok(()));
         assert_eq!(verdict(Need::LoopbackOrViewer, None, true), Ok(()));
-        assert_eq!(verdict(Need::LoopbackOrViewer, None, false), Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(
+            verdict(Need::LoopbackOrViewer, None, false),
+            Err(StatusCode::UNAUTHORIZED)
+        );
     }
 
     #[test]

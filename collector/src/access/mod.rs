@@ -52,10 +52,15 @@ impl From<AccessError> for ProblemResponse {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::Store(error) => error.into(),
-            AccessError::Password(password::PasswordError::Busy) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many sign-ins at once; try again").with_retry_after(2)
+            AccessError::Password(password::PasswordError::Busy) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "too many sign-ins at once; try again",
+            )
+            .with_retry_after(2),
+            AccessError::Password(error @ password::PasswordError::Length) => {
+                Self::malformed(error.to_string())
             }
-            AccessError::Password(error @ password::PasswordError::Length) => Self::malformed(error.to_string()),
             AccessError::Name => Self::malformed(error.to_string()),
             AccessError::Exists(_) => Self::new(StatusCode::CONFLICT, "exists", error.to_string()),
             AccessError::Unknown(_) => Self::not_found(error.to_string()),

@@ -41,7 +41,10 @@ pub struct Passwords {
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { running: Arc::new(Semaphore::new(AT_ONCE)), places: Arc::new(Semaphore::new(AT_ONCE + WAITING)) }
+        Self {
+            running: Arc::new(Semaphore::new(AT_ONCE)),
+            places: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+        }
     }
 }
 
@@ -54,8 +57,13 @@ impl Passwords {
         if !(SHORTEST..=LONGEST).contains(&password.len()) {
             return Err(PasswordError::Length);
         }
-        self.off_runtime(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash))
-            .await?
+        self.off_runtime(move || {
+            Argon2::default()
+                .hash_password(password.as_bytes())
+                .map(|hash| hash.to_string())
+                .map_err(|_| PasswordError::Hash)
+        })
+        .await?
     }
 
     /// Whether the password fits the hash. Without a hash (no such account) the same work is done for nothing, so that the answer's
@@ -63,7 +71,11 @@ impl Passwords {
     ///
     /// # Errors
     /// When too many are at it.
-    pub async fn check(&self, password: Zeroizing<String>, hash: Option<String>) -> Result<bool, PasswordError> {
+    pub async fn check(
+        &self,
+        password: Zeroizing<String>,
+        hash: Option<String>,
+    ) -> Result<bool, PasswordError> {
         if password.len() > LONGEST {
             return Ok(false);
         }
@@ -73,14 +85,23 @@ impl Passwords {
                 let _spent = argon.hash_password(password.as_bytes());
                 return false;
             };
-            PasswordHash::new(&hash).is_ok_and(|parsed| argon.verify_password(password.as_bytes(), &parsed).is_ok())
+            PasswordHash::new(&hash)
+                .is_ok_and(|parsed| argon.verify_password(password.as_bytes(), &parsed).is_ok())
         })
         .await
     }
 
-    async fn off_runtime<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
-        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+    async fn off_runtime<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| PasswordError::Busy)?;
+        let turn = Arc::clone(&self.running)
+            .acquire_owned()
+            .await
+            .map_err(|_| PasswordError::Busy)?;
         spawn_blocking(move || {
             let done = work();
             drop((turn, place));
@@ -104,16 +125,42 @@ mod tests {
     async fn the_right_password_fits_and_no_other() {
         let passwords = Passwords::default();
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(passwords.check(secret("correct horse"), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.check(secret("correct horsf"), Some(hash)).await.unwrap());
-        assert!(!passwords.check(secret("correct horse"), None).await.unwrap());
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+        assert!(
+            passwords
+                .check(secret("correct horse"), Some(hash.clone()))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !passwords
+                .check(secret("correct horsf"), Some(hash))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !passwords
+                .check(secret("correct horse"), None)
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn lengths_are_bounded_before_any_hashing() {
         let passwords = Passwords::default();
-        assert!(matches!(passwords.hash(secret("short")).await, Err(PasswordError::Length)));
-        assert!(!passwords.check(secret(&"a".repeat(2_000)), None).await.unwrap());
+        assert!(matches!(
+            passwords.hash(secret("short")).await,
+            Err(PasswordError::Length)
+        ));
+        assert!(
+            !passwords
+                .check(secret(&"a".repeat(2_000)), None)
+                .await
+                .unwrap()
+        );
     }
 }

@@ -110,8 +110,15 @@ pub const ROUTES: &[Route] = table! {
 /// What a request to a route of the router asks for; `None` when the table does not know it.
 #[must_use]
 pub fn need(method: &Method, path: &str) -> Option<Need> {
-    let method = if method == Method::HEAD { &Method::GET } else { method };
-    ROUTES.iter().find(|route| route.method == method && route.path == path).map(|route| route.need)
+    let method = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    ROUTES
+        .iter()
+        .find(|route| route.method == method && route.path == path)
+        .map(|route| route.need)
 }
 
 #[cfg(test)]
@@ -131,7 +138,13 @@ mod tests {
     #[test]
     fn no_route_stands_twice_and_unknown_ones_have_no_answer() {
         for (at, route) in ROUTES.iter().enumerate() {
-            assert!(!ROUTES[..at].iter().any(|other| other.method == route.method && other.path == route.path), "{}", route.path);
+            assert!(
+                !ROUTES[..at]
+                    .iter()
+                    .any(|other| other.method == route.method && other.path == route.path),
+                "{}",
+                route.path
+            );
         }
         assert_eq!(need(&Method::PATCH, "/nodes"), None);
         assert_eq!(need(&Method::HEAD, "/nodes"), Some(VIEWER));

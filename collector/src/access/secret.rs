@@ -22,7 +22,9 @@ pub struct NoRandom;
 /// When the system has none.
 pub fn fresh() -> Result<Zeroizing<String>, NoRandom> {
     let mut bytes = Zeroizing::new([0_u8; BYTES]);
-    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| NoRandom)?;
+    SystemRandom::new()
+        .fill(bytes.as_mut_slice())
+        .map_err(|_| NoRandom)?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
 }
 
@@ -33,7 +35,9 @@ pub fn fresh() -> Result<Zeroizing<String>, NoRandom> {
 pub fn fresh_password() -> Result<Zeroizing<String>, NoRandom> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = Zeroizing::new([0_u8; 20]);
-    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| NoRandom)?;
+    SystemRandom::new()
+        .fill(bytes.as_mut_slice())
+        .map_err(|_| NoRandom)?;
     let mut text = Zeroizing::new(String::with_capacity(24));
     for (at, byte) in bytes.iter().enumerate() {
         if at > 0 && at % 4 == 0 {
@@ -92,6 +96,10 @@ mod tests {
     fn a_first_password_can_be_typed() {
         let password = fresh_password().unwrap();
         assert_eq!(password.len(), 24);
-        assert!(password.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+        assert!(
+            password
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-')
+        );
     }
 }

@@ -44,22 +44,36 @@ pub async fn open(store: &Store, user: &str, tls: bool) -> Result<String, Access
         })
         .await?;
     let secure = if tls { "; Secure" } else { "" };
-    Ok(format!("{}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LASTS_SECS}{secure}", cookie_name(tls), id.as_str()))
+    Ok(format!(
+        "{}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LASTS_SECS}{secure}",
+        cookie_name(tls),
+        id.as_str()
+    ))
 }
 
 /// The value of `Set-Cookie` that takes the cookie away.
 #[must_use]
 pub fn gone(tls: bool) -> String {
     let secure = if tls { "; Secure" } else { "" };
-    format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{secure}", cookie_name(tls))
+    format!(
+        "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{secure}",
+        cookie_name(tls)
+    )
 }
 
 /// Whose session the request's cookie names, while it is good and its account is.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn person(store: &Store, headers: &HeaderMap, tls: bool, now: Timestamp) -> Result<Option<Person>, AccessError> {
-    let Some(id) = cookie(headers, cookie_name(tls)) else { return Ok(None) };
+pub async fn person(
+    store: &Store,
+    headers: &HeaderMap,
+    tls: bool,
+    now: Timestamp,
+) -> Result<Option<Person>, AccessError> {
+    let Some(id) = cookie(headers, cookie_name(tls)) else {
+        return Ok(None);
+    };
     let hash = secret::hash(id);
     let row = sqlx::query(
         "SELECT s.id_hash, s.user, a.role FROM sessions s JOIN accounts a ON a.user = s.user \
@@ -73,7 +87,11 @@ pub async fn person(store: &Store, headers: &HeaderMap, tls: bool, now: Timestam
     if !secret::fits(id, &row.try_get::<Vec<u8>, _>("id_hash")?) {
         return Ok(None);
     }
-    Ok(Some(Person { user: row.try_get("user")?, role: role(row.try_get("role")?)?, by: By::Session(hash) }))
+    Ok(Some(Person {
+        user: row.try_get("user")?,
+        role: role(row.try_get("role")?)?,
+        by: By::Session(hash),
+    }))
 }
 
 /// Ends a session.
@@ -84,7 +102,10 @@ pub async fn close(store: &Store, hash: Vec<u8>) -> Result<(), AccessError> {
     store
         .write(move |tx| {
             Box::pin(async move {
-                sqlx::query("DELETE FROM sessions WHERE id_hash = ?").bind(hash).execute(&mut tx.connection).await?;
+                sqlx::query("DELETE FROM sessions WHERE id_hash = ?")
+                    .bind(hash)
+                    .execute(&mut tx.connection)
+                    .await?;
                 Ok(())
             })
         })
@@ -106,7 +127,11 @@ fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// `Sec-Fetch-Site` must say it.
 #[must_use]
 pub fn same_origin(headers: &HeaderMap, tls: bool) -> bool {
-    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |value: Option<&HeaderValue>| {
+        value
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
     let host = text(headers.get(header::HOST));
     match (text(headers.get(header::ORIGIN)), host) {
         (Some(origin), Some(host)) => {
@@ -123,7 +148,15 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -131,18 +164,36 @@ mod tests {
         let sent = headers(&[("cookie", "xpristine=a; pristine=b; pristine2=c")]);
         assert_eq!(cookie(&sent, "pristine"), Some("b"));
         assert_eq!(cookie(&sent, COOKIE_TLS), None);
-        assert_eq!(cookie(&headers(&[("cookie", "pristine=")]), "pristine"), None);
+        assert_eq!(
+            cookie(&headers(&[("cookie", "pristine=")]), "pristine"),
+            None
+        );
     }
 
     #[test]
     fn another_site_is_not_our_origin() {
         let host = ("host", "ops.example:8080");
-        assert!(same_origin(&headers(&[host, ("origin", "http://ops.example:8080")]), false));
-        assert!(!same_origin(&headers(&[host, ("origin", "http://ops.example:8080")]), true));
-        assert!(!same_origin(&headers(&[host, ("origin", "http://evil.example")]), false));
+        assert!(same_origin(
+            &headers(&[host, ("origin", "http://ops.example:8080")]),
+            false
+        ));
+        assert!(!same_origin(
+            &headers(&[host, ("origin", "http://ops.example:8080")]),
+            true
+        ));
+        assert!(!same_origin(
+            &headers(&[host, ("origin", "http://evil.example")]),
+            false
+        ));
         assert!(!same_origin(&headers(&[host, ("origin", "null")]), false));
         assert!(!same_origin(&headers(&[host]), false));
-        assert!(same_origin(&headers(&[host, ("sec-fetch-site", "same-origin")]), false));
-        assert!(!same_origin(&headers(&[host, ("sec-fetch-site", "same-site")]), false));
+        assert!(same_origin(
+            &headers(&[host, ("sec-fetch-site", "same-origin")]),
+            false
+        ));
+        assert!(!same_origin(
+            &headers(&[host, ("sec-fetch-site", "same-site")]),
+            false
+        ));
     }
 }

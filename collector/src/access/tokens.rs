@@ -53,7 +53,12 @@ pub struct Issued {
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn fresh_token(store: &Store, user: &str, role: Role, label: &str) -> Result<Zeroizing<String>, AccessError> {
+pub async fn fresh_token(
+    store: &Store,
+    user: &str,
+    role: Role,
+    label: &str,
+) -> Result<Zeroizing<String>, AccessError> {
     Ok(issue(store, user, role, label, None).await?.written)
 }
 
@@ -61,11 +66,22 @@ pub async fn fresh_token(store: &Store, user: &str, role: Role, label: &str) -> 
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn issue(store: &Store, user: &str, role: Role, label: &str, expires: Option<Timestamp>) -> Result<Issued, AccessError> {
+pub async fn issue(
+    store: &Store,
+    user: &str,
+    role: Role,
+    label: &str,
+    expires: Option<Timestamp>,
+) -> Result<Issued, AccessError> {
     let random = secret::fresh()?;
     let id = Uuid::now_v7().to_string();
     let written = secret::api_token(&id, &random);
-    let (row, hash, user, label) = (id.clone(), secret::hash(&random), user.to_owned(), label.to_owned());
+    let (row, hash, user, label) = (
+        id.clone(),
+        secret::hash(&random),
+        user.to_owned(),
+        label.to_owned(),
+    );
     let now = clock::now();
     store
         .write(move |tx| {
@@ -84,25 +100,43 @@ pub async fn issue(store: &Store, user: &str, role: Role, label: &str, expires: 
             })
         })
         .await?;
-    Ok(Issued { id, written, expires })
+    Ok(Issued {
+        id,
+        written,
+        expires,
+    })
 }
 
 /// Whose token this is, while it is good.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn person(store: &Store, written: &str, now: Timestamp) -> Result<Option<Person>, AccessError> {
-    let Some((id, random)) = secret::split_api_token(written) else { return Ok(None) };
-    let row = sqlx::query("SELECT hash, user, role, expires FROM api_tokens WHERE id = ? AND revoked IS NULL")
-        .bind(id)
-        .fetch_optional(store.read_pool())
-        .await?;
+pub async fn person(
+    store: &Store,
+    written: &str,
+    now: Timestamp,
+) -> Result<Option<Person>, AccessError> {
+    let Some((id, random)) = secret::split_api_token(written) else {
+        return Ok(None);
+    };
+    let row = sqlx::query(
+        "SELECT hash, user, role, expires FROM api_tokens WHERE id = ? AND revoked IS NULL",
+    )
+    .bind(id)
+    .fetch_optional(store.read_pool())
+    .await?;
     let Some(row) = row else { return Ok(None) };
-    let expired = row.try_get::<Option<i64>, _>("expires")?.is_some_and(|expires| expires <= now.as_micros());
+    let expired = row
+        .try_get::<Option<i64>, _>("expires")?
+        .is_some_and(|expires| expires <= now.as_micros());
     if expired || !secret::fits(random, &row.try_get::<Vec<u8>, _>("hash")?) {
         return Ok(None);
     }
-    Ok(Some(Person { user: row.try_get("user")?, role: role(row.try_get("role")?)?, by: By::Token(id.to_owned()) }))
+    Ok(Some(Person {
+        user: row.try_get("user")?,
+        role: role(row.try_get("role")?)?,
+        by: By::Token(id.to_owned()),
+    }))
 }
 
 /// Revokes a token of either kind; whether there was one.
@@ -119,7 +153,12 @@ pub async fn revoke(store: &Store, id: &str) -> Result<bool, AccessError> {
                     "UPDATE api_tokens SET revoked = coalesce(revoked, ?) WHERE id = ?",
                     "UPDATE join_tokens SET revoked = coalesce(revoked, ?) WHERE id = ?",
                 ] {
-                    found += sqlx::query(sql).bind(now).bind(&id).execute(&mut tx.connection).await?.rows_affected();
+                    found += sqlx::query(sql)
+                        .bind(now)
+                        .bind(&id)
+                        .execute(&mut tx.connection)
+                        .await?
+                        .rows_affected();
                 }
                 Ok(found)
             })
@@ -132,7 +171,11 @@ pub async fn revoke(store: &Store, id: &str) -> Result<bool, AccessError> {
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn list(store: &Store, before: Option<&str>, limit: u32) -> Result<Vec<TokenView>, AccessError> {
+pub async fn list(
+    store: &Store,
+    before: Option<&str>,
+    limit: u32,
+) -> Result<Vec<TokenView>, AccessError> {
     let rows = sqlx::query(
         "SELECT 'api' AS kind, id, user, role, label, NULL AS grp, NULL AS uses_left, created, expires, revoked FROM api_tokens WHERE id < ?1 \
          UNION ALL \
@@ -150,13 +193,21 @@ pub async fn list(store: &Store, before: Option<&str>, limit: u32) -> Result<Vec
                 kind: if kind == "api" { "api" } else { "join" },
                 id: row.try_get("id")?,
                 user: row.try_get("user")?,
-                role: row.try_get::<Option<String>, _>("role")?.as_deref().map(role).transpose()?,
+                role: row
+                    .try_get::<Option<String>, _>("role")?
+                    .as_deref()
+                    .map(role)
+                    .transpose()?,
                 label: row.try_get("label")?,
                 group: row.try_get("grp")?,
                 uses_left: row.try_get("uses_left")?,
                 created: Timestamp::from_micros(row.try_get("created")?),
-                expires: row.try_get::<Option<i64>, _>("expires")?.map(Timestamp::from_micros),
-                revoked: row.try_get::<Option<i64>, _>("revoked")?.map(Timestamp::from_micros),
+                expires: row
+                    .try_get::<Option<i64>, _>("expires")?
+                    .map(Timestamp::from_micros),
+                revoked: row
+                    .try_get::<Option<i64>, _>("revoked")?
+                    .map(Timestamp::from_micros),
             })
         })
         .collect()

@@ -44,7 +44,12 @@ mod tests {
     #[test]
     fn an_event_has_what_cloudevents_asks_for_and_the_violation_as_the_api_gives_it() {
         let violation = crate::web::sample::violation();
-        let body = event_body(&violation, Step::Opened, "0193-step", Timestamp::from_micros(1_700_000_000_000_000));
+        let body = event_body(
+            &violation,
+            Step::Opened,
+            "0193-step",
+            Timestamp::from_micros(1_700_000_000_000_000),
+        );
         let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(event["specversion"], "1.0");
         assert_eq!(event["id"], "0193-step");

@@ -4,9 +4,11 @@
 //! stored goes untold. The step's id is the delivery's id: a second delivery has the same one, and the receiver can drop it.
 
 mod event;
+mod listing;
 mod outbox;
 mod signature;
 
 pub use self::event::event_body;
-pub use self::outbox::{Delivery, deliveries, run};
+pub use self::listing::{Delivery, deliveries};
+pub use self::outbox::run;
 pub use self::signature::{SecretError, SigningSecret};

@@ -33,7 +33,9 @@ impl SigningSecret {
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let text = text.trim();
         let key = Zeroizing::new(match text.strip_prefix(PREFIX) {
-            Some(encoded) => STANDARD.decode(encoded).map_err(|_| SecretError::Encoding)?,
+            Some(encoded) => STANDARD
+                .decode(encoded)
+                .map_err(|_| SecretError::Encoding)?,
             None => text.as_bytes().to_vec(),
         });
         if !KEY_BYTES.contains(&key.len()) {
@@ -70,7 +72,11 @@ mod tests {
     fn the_published_vector_of_standard_webhooks_holds() {
         let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         assert_eq!(
-            secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#),
+            secret.sign(
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                br#"{"test": 2432232314}"#
+            ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
@@ -86,9 +92,18 @@ mod tests {
 
     #[test]
     fn a_secret_of_another_shape_is_refused_and_never_printed() {
-        assert_eq!(SigningSecret::parse("short").unwrap_err(), SecretError::Length(5));
-        assert_eq!(SigningSecret::parse("whsec_#").unwrap_err(), SecretError::Encoding);
-        assert_eq!(SigningSecret::parse("whsec_AAAA").unwrap_err(), SecretError::Length(3));
+        assert_eq!(
+            SigningSecret::parse("short").unwrap_err(),
+            SecretError::Length(5)
+        );
+        assert_eq!(
+            SigningSecret::parse("whsec_#").unwrap_err(),
+            SecretError::Encoding
+        );
+        assert_eq!(
+            SigningSecret::parse("whsec_AAAA").unwrap_err(),
+            SecretError::Length(3)
+        );
         let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         assert_eq!(format!("{secret:?}"), "SigningSecret(…)");
     }

@@ -23,7 +23,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T
     type Rejection = ProblemResponse;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let Query(query) = Query::<T>::from_request_parts(parts, state).await.map_err(|error| ProblemResponse::malformed(error.body_text()))?;
+        let Query(query) = Query::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ProblemResponse::malformed(error.body_text()))?;
         Ok(Self(query))
     }
 }
@@ -35,9 +37,12 @@ impl<S: Send + Sync, T: FromStr + Send> FromRequestParts<S> for Named<T> {
     type Rejection = ProblemResponse;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let Path(text) =
-            Path::<String>::from_request_parts(parts, state).await.map_err(|error| ProblemResponse::not_found(error.body_text()))?;
-        text.parse().map(Self).map_err(|_| ProblemResponse::not_found("there is nothing under this name"))
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ProblemResponse::not_found(error.body_text()))?;
+        text.parse()
+            .map(Self)
+            .map_err(|_| ProblemResponse::not_found("there is nothing under this name"))
     }
 }
 
@@ -64,8 +69,12 @@ impl ListQuery {
 /// # Errors
 /// When the limit is none or more than a thousand, or the cursor is none of ours.
 pub fn limit(limit: Option<u32>, cursor: Option<&str>) -> Result<u32, ProblemResponse> {
-    if cursor.is_some_and(|cursor| cursor.len() > CURSOR || !cursor.bytes().all(|byte| byte.is_ascii_graphic())) {
-        return Err(ProblemResponse::malformed("this is no cursor of ours: take it from `next`"));
+    if cursor.is_some_and(|cursor| {
+        cursor.len() > CURSOR || !cursor.bytes().all(|byte| byte.is_ascii_graphic())
+    }) {
+        return Err(ProblemResponse::malformed(
+            "this is no cursor of ours: take it from `next`",
+        ));
     }
     match limit.unwrap_or(DEFAULT_LIMIT) {
         limit @ 1..=MOST => Ok(limit),

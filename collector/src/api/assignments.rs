@@ -67,13 +67,18 @@ pub(crate) async fn views(people: &People, offset: u64, limit: u32) -> Answer<Ve
 }
 
 /// `GET /api/v1/assignments`.
-pub(super) async fn list(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<Json<Listed<AssignmentView>>> {
+pub(super) async fn list(
+    State(people): State<People>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Json<Listed<AssignmentView>>> {
     let limit = query.limit()?;
     let offset: u64 = query
         .cursor
         .as_deref()
         .map_or(Ok(0), str::parse)
-        .map_err(|_| ProblemResponse::malformed("this is no cursor of ours: take it from `next`"))?;
+        .map_err(|_| {
+            ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
+        })?;
     let items = views(&people, offset, limit + 1).await?;
     let next = offset + u64::from(limit);
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
@@ -92,7 +97,12 @@ pub(super) async fn assign(
     Extension(person): Extension<Person>,
     request: Request,
 ) -> Answer<(StatusCode, Json<Assigned>)> {
-    let Wanted { group, image, keep_previous_secs } = body(request).await?;
-    let assigned = assignments::assign(&people.app, &group, image, keep_previous_secs, &person.user).await?;
+    let Wanted {
+        group,
+        image,
+        keep_previous_secs,
+    } = body(request).await?;
+    let assigned =
+        assignments::assign(&people.app, &group, image, keep_previous_secs, &person.user).await?;
     Ok((StatusCode::CREATED, Json(assigned)))
 }

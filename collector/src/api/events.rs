@@ -17,29 +17,37 @@ use crate::problem::ProblemResponse;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Streams events until the listener goes, or has lagged so far behind that it must read anew.
-pub async fn stream(State(people): State<People>) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+pub async fn stream(
+    State(people): State<People>,
+) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let Ok(place) = people.listeners.clone().try_acquire_owned() else {
-        return Err(ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, "listeners", "too many listen to events already").with_retry_after(30));
+        return Err(ProblemResponse::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "listeners",
+            "too many listen to events already",
+        )
+        .with_retry_after(30));
     };
     let receiver = people.app.store.events().subscribe();
     let state = (receiver, place, people.closing.clone());
-    let events = futures_util::stream::unfold(state, |(mut receiver, place, mut closing)| async move {
-        loop {
-            let received = tokio::select! {
-                received = receiver.recv() => received,
-                () = closing.closed() => return None,
-            };
-            match received {
-                Ok(event) => {
-                    if let Some(sent) = written(&event) {
-                        return Some((Ok(sent), (receiver, place, closing)));
+    let events =
+        futures_util::stream::unfold(state, |(mut receiver, place, mut closing)| async move {
+            loop {
+                let received = tokio::select! {
+                    received = receiver.recv() => received,
+                    () = closing.closed() => return None,
+                };
+                match received {
+                    Ok(event) => {
+                        if let Some(sent) = written(&event) {
+                            return Some((Ok(sent), (receiver, place, closing)));
+                        }
                     }
+                    // The browser connects again and the page reads what it missed.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
                 }
-                // The browser connects again and the page reads what it missed.
-                Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
             }
-        }
-    });
+        });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

@@ -67,12 +67,18 @@ pub struct SourceView {
     pub author: String,
 }
 
-const SELECT: &str = "SELECT i.*, (SELECT count(*) FROM nodes n WHERE n.image = i.payload) AS running FROM images i";
+const SELECT: &str =
+    "SELECT i.*, (SELECT count(*) FROM nodes n WHERE n.image = i.payload) AS running FROM images i";
 
 fn entry(row: &SqliteRow) -> Result<ImageEntry, sqlx::Error> {
-    let number = |column: &str| row.try_get::<i64, _>(column).map(|number| u64::try_from(number).unwrap_or(0));
+    let number = |column: &str| {
+        row.try_get::<i64, _>(column)
+            .map(|number| u64::try_from(number).unwrap_or(0))
+    };
     Ok(ImageEntry {
-        sha256: digest(row, "payload")?.map(|digest| digest.to_string()).unwrap_or_default(),
+        sha256: digest(row, "payload")?
+            .map(|digest| digest.to_string())
+            .unwrap_or_default(),
         name: row.try_get("name")?,
         version: row.try_get("version")?,
         epoch: number("epoch")?,
@@ -97,8 +103,15 @@ fn entry(row: &SqliteRow) -> Result<ImageEntry, sqlx::Error> {
 }
 
 /// Images, newest first, of one name or of all, after an offset.
-pub(crate) async fn entries(people: &People, name: Option<&str>, offset: u64, limit: u32) -> Answer<Vec<ImageEntry>> {
-    let sql = format!("{SELECT} WHERE ?1 IS NULL OR i.name = ?1 ORDER BY i.published DESC, i.payload LIMIT ?2 OFFSET ?3");
+pub(crate) async fn entries(
+    people: &People,
+    name: Option<&str>,
+    offset: u64,
+    limit: u32,
+) -> Answer<Vec<ImageEntry>> {
+    let sql = format!(
+        "{SELECT} WHERE ?1 IS NULL OR i.name = ?1 ORDER BY i.published DESC, i.payload LIMIT ?2 OFFSET ?3"
+    );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(name)
         .bind(limit)
@@ -117,20 +130,28 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/images`.
-pub(super) async fn list(State(people): State<People>, Asked(query): Asked<Query>) -> Answer<Json<Listed<ImageEntry>>> {
+pub(super) async fn list(
+    State(people): State<People>,
+    Asked(query): Asked<Query>,
+) -> Answer<Json<Listed<ImageEntry>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
     let offset: u64 = query
         .cursor
         .as_deref()
         .map_or(Ok(0), str::parse)
-        .map_err(|_| ProblemResponse::malformed("this is no cursor of ours: take it from `next`"))?;
+        .map_err(|_| {
+            ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
+        })?;
     let items = entries(&people, query.name.as_deref(), offset, limit + 1).await?;
     let next = offset + u64::from(limit);
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
 }
 
 /// `GET /api/v1/images/{sha256}`: the image, and the envelope that its publisher signed.
-pub(super) async fn get(State(people): State<People>, Named(sha256): Named<Digest>) -> Answer<Json<serde_json::Value>> {
+pub(super) async fn get(
+    State(people): State<People>,
+    Named(sha256): Named<Digest>,
+) -> Answer<Json<serde_json::Value>> {
     let sql = format!("{SELECT} WHERE i.payload = ?");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(sha256.as_bytes().as_slice())
@@ -160,7 +181,15 @@ pub(super) async fn publish(
 }
 
 /// `PUT /api/v1/manifests/{sha256}`: the `.mtree.zst` of a published image.
-pub(super) async fn put_manifest(State(people): State<People>, Named(sha256): Named<Digest>, request: Request) -> Answer<StatusCode> {
+pub(super) async fn put_manifest(
+    State(people): State<People>,
+    Named(sha256): Named<Digest>,
+    request: Request,
+) -> Answer<StatusCode> {
     let new = images::put_manifest(&people.app, sha256, request.into_body()).await?;
-    Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
+    Ok(if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    })
 }

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
 
-pub(crate) use self::sign_in::check as check_sign_in;
 pub use self::asked::{Asked, ListQuery, Named};
+pub(crate) use self::sign_in::check as check_sign_in;
 
 /// A page of a list.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,10 @@ pub(crate) async fn body<T: DeserializeOwned + Send + 'static>(request: Request)
 /// The routes of the API. Who may use which stands in [`crate::access::roles::ROUTES`].
 pub fn routes() -> Router<People> {
     Router::new()
-        .route("/api/v1/sessions", post(sign_in::create).delete(sign_in::end))
+        .route(
+            "/api/v1/sessions",
+            post(sign_in::create).delete(sign_in::end),
+        )
         .route("/api/v1/whoami", get(sign_in::whoami))
         .route("/api/v1/summary", get(summary::get))
         .route("/api/v1/nodes", get(nodes::list))
@@ -70,7 +73,10 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/images", get(images::list).post(images::publish))
         .route("/api/v1/images/{sha256}", get(images::get))
         .route("/api/v1/manifests/{sha256}", put(images::put_manifest))
-        .route("/api/v1/assignments", get(assignments::list).post(assignments::assign))
+        .route(
+            "/api/v1/assignments",
+            get(assignments::list).post(assignments::assign),
+        )
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))
         .route("/api/v1/alerts", get(alerts))
@@ -78,22 +84,34 @@ pub fn routes() -> Router<People> {
 }
 
 /// `GET /api/v1/alerts`: deliveries, newest first.
-async fn alerts(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<axum::Json<Listed<crate::alerts::Delivery>>> {
+async fn alerts(
+    State(people): State<People>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<axum::Json<Listed<crate::alerts::Delivery>>> {
     let limit = query.limit()?;
-    let items = crate::alerts::deliveries(&people.app.store, None, query.cursor.as_deref(), limit + 1).await?;
+    let items =
+        crate::alerts::deliveries(&people.app.store, None, query.cursor.as_deref(), limit + 1)
+            .await?;
     Ok(axum::Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
 /// `GET /api/v1/evidence/{sha256}`: the signed envelope whose payload has this digest, as it was received.
-async fn evidence(State(people): State<People>, Named(sha256): Named<attestation::digest::Digest>) -> Answer<axum::response::Response> {
+async fn evidence(
+    State(people): State<People>,
+    Named(sha256): Named<attestation::digest::Digest>,
+) -> Answer<axum::response::Response> {
     use axum::response::IntoResponse as _;
     let bytes: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM evidence WHERE sha256 = ?")
         .bind(sha256.as_bytes().as_slice())
         .fetch_optional(people.app.store.read_pool())
         .await?;
-    let bytes = bytes.ok_or_else(|| ProblemResponse::not_found("no evidence with this digest is kept"))?;
+    let bytes =
+        bytes.ok_or_else(|| ProblemResponse::not_found("no evidence with this digest is kept"))?;
     let name = format!("attachment; filename=\"{sha256}.dsse.json\"");
-    let headers = [(http::header::CONTENT_TYPE, "application/json".to_owned()), (http::header::CONTENT_DISPOSITION, name)];
+    let headers = [
+        (http::header::CONTENT_TYPE, "application/json".to_owned()),
+        (http::header::CONTENT_DISPOSITION, name),
+    ];
     Ok((StatusCode::OK, headers, bytes).into_response())
 }
 
@@ -104,7 +122,10 @@ mod tests {
     #[test]
     fn one_item_more_than_asked_for_makes_a_next_page() {
         let listed = Listed::of(vec![1, 2, 3], 2, ToString::to_string);
-        assert_eq!((listed.items, listed.next), (vec![1, 2], Some("2".to_owned())));
+        assert_eq!(
+            (listed.items, listed.next),
+            (vec![1, 2], Some("2".to_owned()))
+        );
         let listed = Listed::of(vec![1, 2], 2, ToString::to_string);
         assert_eq!(listed.next, None);
     }

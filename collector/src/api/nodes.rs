@@ -16,15 +16,24 @@ pub(super) fn unknown() -> ProblemResponse {
 }
 
 /// `GET /api/v1/nodes`.
-pub(super) async fn list(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<Json<Listed<NodeView>>> {
+pub(super) async fn list(
+    State(people): State<People>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Json<Listed<NodeView>>> {
     let limit = query.limit()?;
     let nodes = reads::nodes_after(&people.app, query.cursor.as_deref(), limit + 1).await?;
     let listed = Listed::of(nodes, limit, |node| node.row.id.clone());
-    Ok(Json(Listed { items: listed.items.iter().map(reads::NodeFacts::view).collect(), next: listed.next }))
+    Ok(Json(Listed {
+        items: listed.items.iter().map(reads::NodeFacts::view).collect(),
+        next: listed.next,
+    }))
 }
 
 /// `GET /api/v1/nodes/{id}`.
-pub(super) async fn get(State(people): State<People>, Named(id): Named<String>) -> Answer<Json<NodeView>> {
+pub(super) async fn get(
+    State(people): State<People>,
+    Named(id): Named<String>,
+) -> Answer<Json<NodeView>> {
     let node = reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
     Ok(Json(node.view()))
 }
@@ -38,7 +47,9 @@ pub(super) async fn differences(
     let limit = query.limit()?;
     let from: usize = match &query.cursor {
         None => 0,
-        Some(cursor) => cursor.parse().map_err(|_| ProblemResponse::malformed("this is no cursor of ours: take it from `next`"))?,
+        Some(cursor) => cursor.parse().map_err(|_| {
+            ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
+        })?,
     };
     reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
     let all = ingest::current_differences(&people.app, &id).await?;
@@ -64,7 +75,11 @@ struct Move {
 }
 
 /// `POST /api/v1/nodes/{id}/group`.
-pub(super) async fn group(State(people): State<People>, Named(id): Named<String>, request: Request) -> Answer<Json<NodeView>> {
+pub(super) async fn group(
+    State(people): State<People>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
     let Move { group } = body(request).await?;
     fleet::move_to_group(&people.app, &id, &group).await?;
     get(State(people), Named(id)).await

@@ -33,28 +33,58 @@ pub(super) struct Session {
 }
 
 /// Checks a name and a password, within the limits on trying. Used by the page as well.
-pub(crate) async fn check(people: &People, peer: Option<&Peer>, user: &str, password: Zeroizing<String>) -> Answer<Role> {
+pub(crate) async fn check(
+    people: &People,
+    peer: Option<&Peer>,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Answer<Role> {
     let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
     people.attempts.count(address, user).map_err(|seconds| {
-        ProblemResponse::new(StatusCode::TOO_MANY_REQUESTS, "attempts", format!("too many attempts to sign in; try again in {seconds} s"))
-            .with_retry_after(seconds)
+        ProblemResponse::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "attempts",
+            format!("too many attempts to sign in; try again in {seconds} s"),
+        )
+        .with_retry_after(seconds)
     })?;
     let role = accounts::check(&people.app.store, &people.passwords, user, password).await?;
-    role.ok_or_else(|| ProblemResponse::new(StatusCode::UNAUTHORIZED, "credentials", "no account has this name and password"))
+    role.ok_or_else(|| {
+        ProblemResponse::new(
+            StatusCode::UNAUTHORIZED,
+            "credentials",
+            "no account has this name and password",
+        )
+    })
 }
 
 /// `POST /api/v1/sessions`.
-pub(super) async fn create(State(people): State<People>, peer: Option<Extension<Peer>>, request: Request) -> Answer<(StatusCode, Json<Session>)> {
+pub(super) async fn create(
+    State(people): State<People>,
+    peer: Option<Extension<Peer>>,
+    request: Request,
+) -> Answer<(StatusCode, Json<Session>)> {
     let Credentials { user, password } = body(request).await?;
     let role = check(&people, peer.as_deref(), &user, Zeroizing::new(password)).await?;
     let expires = clock::after(clock::now(), TOKEN_SECS);
     let issued = tokens::issue(&people.app.store, &user, role, "login", Some(expires)).await?;
     let token = issued.written.to_string();
-    Ok((StatusCode::CREATED, Json(Session { token, expires: issued.expires, user, role })))
+    Ok((
+        StatusCode::CREATED,
+        Json(Session {
+            token,
+            expires: issued.expires,
+            user,
+            role,
+        }),
+    ))
 }
 
 /// `DELETE /api/v1/sessions`: the token or the session of this very request ends.
-pub(super) async fn end(State(people): State<People>, Extension(person): Extension<Person>) -> Answer<StatusCode> {
+pub(super) async fn end(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+) -> Answer<StatusCode> {
     match person.by {
         By::Token(id) => {
             tokens::revoke(&people.app.store, &id).await?;
@@ -66,6 +96,10 @@ pub(super) async fn end(State(people): State<People>, Extension(person): Extensi
 
 /// `GET /api/v1/whoami`.
 pub(super) async fn whoami(Extension(person): Extension<Person>) -> Json<serde_json::Value> {
-    let by = if matches!(person.by, By::Token(_)) { "token" } else { "session" };
+    let by = if matches!(person.by, By::Token(_)) {
+        "token"
+    } else {
+        "session"
+    };
     Json(serde_json::json!({ "user": person.user, "role": person.role, "by": by }))
 }

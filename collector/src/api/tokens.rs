@@ -41,25 +41,34 @@ pub(super) async fn create(
     request: Request,
 ) -> Answer<(StatusCode, Json<serde_json::Value>)> {
     let wanted: Wanted = body(request).await?;
-    if wanted.ttl_secs.is_some_and(|seconds| seconds == 0 || seconds > LONGEST_SECS) {
-        return Err(ProblemResponse::malformed("`ttl_secs` is 1 second to 366 days"));
+    if wanted
+        .ttl_secs
+        .is_some_and(|seconds| seconds == 0 || seconds > LONGEST_SECS)
+    {
+        return Err(ProblemResponse::malformed(
+            "`ttl_secs` is 1 second to 366 days",
+        ));
     }
     let made = match wanted.kind {
         Kind::Join => {
             let uses = wanted.uses.unwrap_or(1);
             let group = wanted.group.as_deref().unwrap_or("default");
             let ttl = wanted.ttl_secs.unwrap_or(JOIN_SECS);
-            let made = fleet::create_join_token(&people.app, group, uses, ttl, &person.user).await?;
+            let made =
+                fleet::create_join_token(&people.app, group, uses, ttl, &person.user).await?;
             serde_json::json!({ "kind": "join", "token": made.token.to_string(), "id": made.id, "expires": made.expires, "group": group, "uses": uses })
         }
         Kind::Api => {
             let role = wanted.role.unwrap_or(Role::Viewer);
-            let expires = wanted.ttl_secs.map(|seconds| clock::after(clock::now(), seconds));
+            let expires = wanted
+                .ttl_secs
+                .map(|seconds| clock::after(clock::now(), seconds));
             let label = wanted.label.unwrap_or_default();
             if label.len() > 200 {
                 return Err(ProblemResponse::malformed("`label` has at most 200 bytes"));
             }
-            let issued = tokens::issue(&people.app.store, &person.user, role, &label, expires).await?;
+            let issued =
+                tokens::issue(&people.app.store, &person.user, role, &label, expires).await?;
             serde_json::json!({ "kind": "api", "token": issued.written.as_str(), "id": issued.id, "expires": issued.expires, "role": role })
         }
     };
@@ -67,14 +76,20 @@ pub(super) async fn create(
 }
 
 /// `GET /api/v1/tokens`.
-pub(super) async fn list(State(people): State<People>, Asked(query): Asked<ListQuery>) -> Answer<Json<Listed<tokens::TokenView>>> {
+pub(super) async fn list(
+    State(people): State<People>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Json<Listed<tokens::TokenView>>> {
     let limit = query.limit()?;
     let items = tokens::list(&people.app.store, query.cursor.as_deref(), limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
 /// `DELETE /api/v1/tokens/{id}`.
-pub(super) async fn revoke(State(people): State<People>, Named(id): Named<String>) -> Answer<StatusCode> {
+pub(super) async fn revoke(
+    State(people): State<People>,
+    Named(id): Named<String>,
+) -> Answer<StatusCode> {
     if tokens::revoke(&people.app.store, &id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -31,7 +31,10 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/violations`.
-pub(super) async fn list(State(people): State<People>, Asked(query): Asked<Query>) -> Answer<Json<Listed<ViolationView>>> {
+pub(super) async fn list(
+    State(people): State<People>,
+    Asked(query): Asked<Query>,
+) -> Answer<Json<Listed<ViolationView>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
     let open = match query.status {
         None | Some(Status::Open) => Some(true),
@@ -51,9 +54,14 @@ pub(super) async fn list(State(people): State<People>, Asked(query): Asked<Query
 }
 
 /// `GET /api/v1/violations/{id}`.
-pub(super) async fn get(State(people): State<People>, Named(id): Named<String>) -> Answer<Json<ViolationView>> {
+pub(super) async fn get(
+    State(people): State<People>,
+    Named(id): Named<String>,
+) -> Answer<Json<ViolationView>> {
     let violation = reads::violation(&people.app, &id).await?;
-    violation.map(Json).ok_or_else(|| ProblemResponse::not_found("there is no violation with this id"))
+    violation
+        .map(Json)
+        .ok_or_else(|| ProblemResponse::not_found("there is no violation with this id"))
 }
 
 /// What the list of touched paths takes.
@@ -65,8 +73,17 @@ pub(super) struct TouchedQuery {
 }
 
 /// `GET /api/v1/touched`.
-pub(super) async fn touched(State(people): State<People>, Asked(query): Asked<TouchedQuery>) -> Answer<Json<Listed<TouchedView>>> {
+pub(super) async fn touched(
+    State(people): State<People>,
+    Asked(query): Asked<TouchedQuery>,
+) -> Answer<Json<Listed<TouchedView>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
-    let items = reads::touched(&people.app, query.node.as_deref(), query.cursor.as_deref(), limit + 1).await?;
+    let items = reads::touched(
+        &people.app,
+        query.node.as_deref(),
+        query.cursor.as_deref(),
+        limit + 1,
+    )
+    .await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }

@@ -85,16 +85,28 @@ pub fn router(app: AppState, closing: watch::Receiver<bool>) -> Router {
 
 /// Ready when the store answers and its disk takes writes.
 async fn ready(State(people): State<People>) -> Response {
-    let answers = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(people.app.store.read_pool()).await.is_ok();
+    let answers = sqlx::query_scalar::<_, i64>("SELECT 1")
+        .fetch_one(people.app.store.read_pool())
+        .await
+        .is_ok();
     match (answers, people.app.store.is_full()) {
         (true, false) => "ready\n".into_response(),
-        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "the disk of the store is full\n").into_response(),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response(),
+        (true, true) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the disk of the store is full\n",
+        )
+            .into_response(),
+        (false, _) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store does not answer\n",
+        )
+            .into_response(),
     }
 }
 
 async fn metrics(State(people): State<People>) -> Response {
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], people.app.metrics.encode()).into_response()
 }
 
@@ -102,7 +114,9 @@ async fn nothing(request: Request) -> ProblemResponse {
     if request.uri().path().starts_with("/api/") {
         ProblemResponse::not_found("there is no such address in the API")
     } else {
-        ProblemResponse::not_found("no page has this address; it may have been mistyped, or what it showed is gone")
+        ProblemResponse::not_found(
+            "no page has this address; it may have been mistyped, or what it showed is gone",
+        )
     }
 }
 
@@ -125,11 +139,22 @@ async fn around(mut request: Request, next: Next) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
-    headers.insert("permissions-policy", HeaderValue::from_static("camera=(), geolocation=(), microphone=()"));
+    headers.insert(
+        "cross-origin-opener-policy",
+        HeaderValue::from_static("same-origin"),
+    );
+    headers.insert(
+        "cross-origin-resource-policy",
+        HeaderValue::from_static("same-origin"),
+    );
+    headers.insert(
+        "permissions-policy",
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
+    );
     // What is behind the sign-in stays out of shared and private caches.
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", value);
     }
@@ -137,11 +162,17 @@ async fn around(mut request: Request, next: Next) -> Response {
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accepted| accepted.contains("text/html"))
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accepted| accepted.contains("text/html"))
 }
 
 fn is_problem(response: &Response) -> bool {
-    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/problem+json")
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() == b"application/problem+json")
         && !response.headers().contains_key(header::CONTENT_ENCODING)
 }
 
@@ -153,7 +184,13 @@ async fn with_id(response: Response, id: &str, as_page: bool) -> Response {
         return Response::from_parts(parts, Body::from(bytes));
     };
     if as_page {
-        let text = |name: &str| problem.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let text = |name: &str| {
+            problem
+                .get(name)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let mut page = web::shell::trouble(parts.status, &text("code"), &text("detail"), id);
         parts.headers.remove(header::CONTENT_TYPE);
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -164,12 +201,19 @@ async fn with_id(response: Response, id: &str, as_page: bool) -> Response {
         }
         return page;
     }
-    problem.insert("request_id".to_owned(), serde_json::Value::String(id.to_owned()));
+    problem.insert(
+        "request_id".to_owned(),
+        serde_json::Value::String(id.to_owned()),
+    );
     parts.headers.remove(header::CONTENT_LENGTH);
     let bytes = serde_json::to_vec(&problem).unwrap_or_else(|_| bytes.to_vec());
     Response::from_parts(parts, Body::from(bytes))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed step is a failed test"
+)]
 mod tests;

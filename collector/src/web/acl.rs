@@ -29,8 +29,10 @@ fn entry(bytes: &[u8]) -> Option<String> {
     if rights > 7 {
         return None;
     }
-    let letters: String =
-        [(4, 'r'), (2, 'w'), (1, 'x')].iter().map(|(bit, letter)| if rights & bit != 0 { *letter } else { '-' }).collect();
+    let letters: String = [(4, 'r'), (2, 'w'), (1, 'x')]
+        .iter()
+        .map(|(bit, letter)| if rights & bit != 0 { *letter } else { '-' })
+        .collect();
     Some(format!("{who}{letters}"))
 }
 
@@ -51,10 +53,28 @@ mod tests {
     #[test]
     fn entries_read_as_getfacl_prints_them() {
         let none = u32::MAX;
-        let list = acl(&[(1, 6, none), (2, 7, 1000), (4, 4, none), (8, 5, 33), (0x10, 7, none), (0x20, 0, none)]);
+        let list = acl(&[
+            (1, 6, none),
+            (2, 7, 1000),
+            (4, 4, none),
+            (8, 5, 33),
+            (0x10, 7, none),
+            (0x20, 0, none),
+        ]);
         assert_eq!(
             decode(&list),
-            Some(["user::rw-", "user:1000:rwx", "group::r--", "group:33:r-x", "mask::rwx", "other::---"].map(str::to_owned).to_vec())
+            Some(
+                [
+                    "user::rw-",
+                    "user:1000:rwx",
+                    "group::r--",
+                    "group:33:r-x",
+                    "mask::rwx",
+                    "other::---"
+                ]
+                .map(str::to_owned)
+                .to_vec()
+            )
         );
     }
 

@@ -17,7 +17,10 @@ static VERSIONS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     Files::iter()
         .filter_map(|name| {
             let file = Files::get(&name)?;
-            Some((name.to_string(), Digest::of(&file.data).to_string()[..12].to_owned()))
+            Some((
+                name.to_string(),
+                Digest::of(&file.data).to_string()[..12].to_owned(),
+            ))
         })
         .collect()
 });
@@ -42,12 +45,24 @@ fn media_type(name: &str) -> &'static str {
 
 /// `GET /assets/{file}`.
 pub async fn serve(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
-    let Some(file) = Files::get(&name) else { return StatusCode::NOT_FOUND.into_response() };
-    let named = query.as_deref().and_then(|query| query.strip_prefix("v=")) == VERSIONS.get(&name).map(String::as_str);
-    let keep = if named { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let Some(file) = Files::get(&name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let named = query.as_deref().and_then(|query| query.strip_prefix("v="))
+        == VERSIONS.get(&name).map(String::as_str);
+    let keep = if named {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     let mut response = file.data.into_owned().into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(&name)));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(media_type(&name)),
+    );
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
     response
 }
 
@@ -62,7 +77,8 @@ mod tests {
     fn script_and_style_together_stay_under_60_kb_compressed() {
         let mut total = 0;
         for name in Files::iter().filter(|name| name.ends_with(".css") || name.ends_with(".js")) {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut packed =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             packed.write_all(&Files::get(&name).unwrap().data).unwrap();
             total += packed.finish().unwrap().len();
         }

@@ -38,8 +38,11 @@ pub(super) async fn page(
     let name = (!filter.name.is_empty()).then_some(filter.name.as_str());
     let items = images::entries(&people, name, (page - 1) * u64::from(ROWS), ROWS + 1).await?;
     let listed = Listed::of(items, ROWS, |image| image.sha256.clone());
-    let current: Vec<AssignmentView> =
-        assignments::views(&people, 0, ASSIGNMENTS).await?.into_iter().filter(|assignment| assignment.current).collect();
+    let current: Vec<AssignmentView> = assignments::views(&people, 0, ASSIGNMENTS)
+        .await?
+        .into_iter()
+        .filter(|assignment| assignment.current)
+        .collect();
     let body = html! {
         h1 { (first_line(&listed, &current)) }
         @if listed.items.is_empty() { (empty()) } @else {
@@ -92,7 +95,11 @@ fn table(images: &[ImageEntry], current: &[AssignmentView], now: Timestamp) -> M
 fn row(image: &ImageEntry, current: &[AssignmentView], now: Timestamp) -> Markup {
     let groups: Vec<&str> = current
         .iter()
-        .filter(|assignment| assignment.image.is_some_and(|digest| digest.to_string() == image.sha256))
+        .filter(|assignment| {
+            assignment
+                .image
+                .is_some_and(|digest| digest.to_string() == image.sha256)
+        })
         .map(|assignment| assignment.group.as_str())
         .collect();
     html! {

@@ -42,18 +42,36 @@ pub fn routes() -> Router<People> {
 pub(crate) fn address(path: &str, parameters: &[(&str, &str)]) -> String {
     let escape = |text: &str| -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+        text.bytes()
+            .map(|byte| {
+                if plain(byte) {
+                    char::from(byte).to_string()
+                } else {
+                    format!("%{byte:02X}")
+                }
+            })
+            .collect()
     };
-    let query: Vec<String> =
-        parameters.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}={}", escape(value))).collect();
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+    let query: Vec<String> = parameters
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={}", escape(value)))
+        .collect();
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", query.join("&"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn filters_live_in_the_address() {
-        assert_eq!(super::address("/nodes", &[("q", "a&b c"), ("status", ""), ("page", "2")]), "/nodes?q=a%26b%20c&page=2");
+        assert_eq!(
+            super::address("/nodes", &[("q", "a&b c"), ("status", ""), ("page", "2")]),
+            "/nodes?q=a%26b%20c&page=2"
+        );
         assert_eq!(super::address("/nodes", &[("q", "")]), "/nodes");
     }
 }

@@ -79,14 +79,25 @@ pub(super) async fn page(
         (history(&facts))
     };
     let title = facts.node.row.name.clone();
-    let live = shell::live("node", &format!("/nodes/{id}"), &["verdict", "violation", "node"], &body);
+    let live = shell::live(
+        "node",
+        &format!("/nodes/{id}"),
+        &["verdict", "violation", "node"],
+        &body,
+    );
     Ok(shell::page(&person, "/nodes", &title, &live))
 }
 
 async fn read(people: &People, id: &str) -> Result<Facts, ProblemResponse> {
     let app = &people.app;
-    let node = reads::node(app, id).await?.ok_or_else(|| ProblemResponse::not_found("no node has this id; it may never have enrolled here"))?;
-    let filter = ViolationFilter { open: Some(true), node: Some(id), ..ViolationFilter::default() };
+    let node = reads::node(app, id).await?.ok_or_else(|| {
+        ProblemResponse::not_found("no node has this id; it may never have enrolled here")
+    })?;
+    let filter = ViolationFilter {
+        open: Some(true),
+        node: Some(id),
+        ..ViolationFilter::default()
+    };
     let pool = app.store.read_pool();
     let verdicts = sqlx::query("SELECT at, verdict, reasons, sequence FROM verdict_changes WHERE node = ? ORDER BY seq DESC LIMIT ?")
         .bind(id)
@@ -116,17 +127,27 @@ async fn read(people: &People, id: &str) -> Result<Facts, ProblemResponse> {
     })
 }
 
-async fn image_facts(people: &People, payload: Option<&Digest>) -> Result<Option<ImageFacts>, ProblemResponse> {
-    let Some(payload) = payload else { return Ok(None) };
+async fn image_facts(
+    people: &People,
+    payload: Option<&Digest>,
+) -> Result<Option<ImageFacts>, ProblemResponse> {
+    let Some(payload) = payload else {
+        return Ok(None);
+    };
     let row = sqlx::query("SELECT envelope, published_by FROM images WHERE payload = ?")
         .bind(payload.as_bytes().as_slice())
         .fetch_optional(people.app.store.read_pool())
         .await?;
     let Some(row) = row else { return Ok(None) };
     let envelope: Vec<u8> = row.try_get("envelope")?;
-    let statement = attestation::dsse::Envelope::from_json(&envelope).ok().and_then(|envelope| envelope.peek::<Image>().ok());
+    let statement = attestation::dsse::Envelope::from_json(&envelope)
+        .ok()
+        .and_then(|envelope| envelope.peek::<Image>().ok());
     let published_by = row.try_get("published_by")?;
-    Ok(statement.map(|statement| ImageFacts { statement: statement.predicate, published_by }))
+    Ok(statement.map(|statement| ImageFacts {
+        statement: statement.predicate,
+        published_by,
+    }))
 }
 
 async fn assigned(people: &People, group: &str) -> Result<Option<Assigned>, ProblemResponse> {
@@ -189,8 +210,19 @@ fn lead(facts: &Facts) -> Markup {
 fn beside(facts: &Facts) -> Markup {
     let row = &facts.node.row;
     let coverage = facts.coverage.as_ref();
-    let ignored = facts.image.as_ref().map(|image| image.statement.scope.rules().iter().filter(|rule| rule.expect == Expect::Ignored).count());
-    let mounts = facts.image.as_ref().map(|image| image.statement.mounts.len());
+    let ignored = facts.image.as_ref().map(|image| {
+        image
+            .statement
+            .scope
+            .rules()
+            .iter()
+            .filter(|rule| rule.expect == Expect::Ignored)
+            .count()
+    });
+    let mounts = facts
+        .image
+        .as_ref()
+        .map(|image| image.statement.mounts.len());
     let unexpected = coverage.map_or(0, |coverage| coverage.mounts.unexpected.len());
     html! {
         dl.beside.sheet {
@@ -223,7 +255,10 @@ fn assurance(word: &str) -> &'static str {
 
 fn differs(facts: &Facts) -> Markup {
     let more = facts.open.len() > usize::try_from(LISTED).unwrap_or(usize::MAX);
-    let listed = &facts.open[..facts.open.len().min(usize::try_from(LISTED).unwrap_or(usize::MAX))];
+    let listed = &facts.open[..facts
+        .open
+        .len()
+        .min(usize::try_from(LISTED).unwrap_or(usize::MAX))];
     html! {
         h2 #differs { "What differs" }
         @if listed.is_empty() { p.none { "Nothing is open on this node." } } @else {
@@ -298,7 +333,12 @@ pub(super) fn provenance(commit: &str, repository: &str) -> Markup {
 fn agent(facts: &Facts) -> Markup {
     let row = &facts.node.row;
     let agent = row.stated.get("agent");
-    let said = |name: &str| agent.and_then(|agent| agent.get(name)).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let said = |name: &str| {
+        agent
+            .and_then(|agent| agent.get(name))
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+    };
     html! {
         dl.facts {
             dt { "Node id" } dd { span.mono { (row.id) } (text::copy(&row.id, "id")) }
@@ -326,9 +366,18 @@ fn agent(facts: &Facts) -> Markup {
 }
 
 fn not_seen(facts: &Facts) -> Markup {
-    let Some(coverage) = &facts.coverage else { return html! {} };
-    let nothing = coverage.gaps.is_empty() && coverage.unreadable.is_empty() && coverage.unsettled.is_empty() && coverage.watch.limits.is_empty();
-    let more = |total: Option<u64>, listed: usize| total.and_then(|total| total.checked_sub(u64::try_from(listed).unwrap_or(0))).filter(|more| *more > 0);
+    let Some(coverage) = &facts.coverage else {
+        return html! {};
+    };
+    let nothing = coverage.gaps.is_empty()
+        && coverage.unreadable.is_empty()
+        && coverage.unsettled.is_empty()
+        && coverage.watch.limits.is_empty();
+    let more = |total: Option<u64>, listed: usize| {
+        total
+            .and_then(|total| total.checked_sub(u64::try_from(listed).unwrap_or(0)))
+            .filter(|more| *more > 0)
+    };
     html! {
         h2 #limits { "What was not seen" }
         @if nothing { p.none { "No open gap, no unreadable or unsettled path, no standing limit." } } @else {

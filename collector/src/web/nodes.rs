@@ -34,16 +34,36 @@ pub(super) struct Filter {
 
 impl Filter {
     fn with(&self, sort: &str, page: usize) -> String {
-        let page = if page > 1 { page.to_string() } else { String::new() };
-        address("/nodes", &[("q", &self.q), ("status", &self.status), ("group", &self.group), ("sort", sort), ("page", &page)])
+        let page = if page > 1 {
+            page.to_string()
+        } else {
+            String::new()
+        };
+        address(
+            "/nodes",
+            &[
+                ("q", &self.q),
+                ("status", &self.status),
+                ("group", &self.group),
+                ("sort", sort),
+                ("page", &page),
+            ],
+        )
     }
 
     fn fits(&self, row: &NodeRow, status: &str, found: &std::collections::HashSet<String>) -> bool {
         let text = self.q.trim().to_lowercase();
-        let named = text.is_empty() || row.name.to_lowercase().contains(&text) || row.id.starts_with(&text) || found.contains(&row.id);
+        let named = text.is_empty()
+            || row.name.to_lowercase().contains(&text)
+            || row.id.starts_with(&text)
+            || found.contains(&row.id);
         named
             && (self.group.is_empty() || row.group == self.group)
-            && if self.status.is_empty() { status != "retired" } else { status == self.status }
+            && if self.status.is_empty() {
+                status != "retired"
+            } else {
+                status == self.status
+            }
     }
 }
 
@@ -55,14 +75,23 @@ pub(super) async fn page(
 ) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
     let all = reads::all_nodes(&people.app).await?;
-    let groups: std::collections::BTreeSet<String> = all.iter().map(|(row, _)| row.group.clone()).collect();
+    let groups: std::collections::BTreeSet<String> =
+        all.iter().map(|(row, _)| row.group.clone()).collect();
     let found = by_violation(&people, filter.q.trim()).await?;
     let total = all.len();
-    let mut fitting: Vec<(NodeRow, String)> = all.into_iter().filter(|(row, status)| filter.fits(row, status, &found)).collect();
+    let mut fitting: Vec<(NodeRow, String)> = all
+        .into_iter()
+        .filter(|(row, status)| filter.fits(row, status, &found))
+        .collect();
     sort(&mut fitting, &filter.sort);
     let pages = fitting.len().div_ceil(ROWS).max(1);
     let page = filter.page.unwrap_or(1).clamp(1, pages);
-    let ids: Vec<String> = fitting.iter().skip((page - 1) * ROWS).take(ROWS).map(|(row, _)| row.id.clone()).collect();
+    let ids: Vec<String> = fitting
+        .iter()
+        .skip((page - 1) * ROWS)
+        .take(ROWS)
+        .map(|(row, _)| row.id.clone())
+        .collect();
     let nodes = reads::nodes_by_id(&people.app, &ids).await?;
     let here = filter.with(&filter.sort, page);
     let list = html! {
@@ -79,11 +108,19 @@ pub(super) async fn page(
             }
         }
     };
-    Ok(shell::page(&person, "/nodes", "Nodes", &shell::live("nodes", &here, &["verdict", "violation", "node"], &list)))
+    Ok(shell::page(
+        &person,
+        "/nodes",
+        "Nodes",
+        &shell::live("nodes", &here, &["verdict", "violation", "node"], &list),
+    ))
 }
 
 /// Nodes on which a path or a user fits the search.
-async fn by_violation(people: &People, text: &str) -> Result<std::collections::HashSet<String>, ProblemResponse> {
+async fn by_violation(
+    people: &People,
+    text: &str,
+) -> Result<std::collections::HashSet<String>, ProblemResponse> {
     if text.is_empty() {
         return Ok(std::collections::HashSet::new());
     }
@@ -109,7 +146,8 @@ fn sort(nodes: &mut [(NodeRow, String)], by: &str) {
 
 fn first_line(filter: &Filter, fitting: &[(NodeRow, String)], total: usize) -> Markup {
     let count = u64::try_from(fitting.len()).unwrap_or(0);
-    let filtered = !(filter.q.trim().is_empty() && filter.status.is_empty() && filter.group.is_empty());
+    let filtered =
+        !(filter.q.trim().is_empty() && filter.status.is_empty() && filter.group.is_empty());
     if total == 0 {
         return html! { "No nodes yet." };
     }
@@ -120,8 +158,15 @@ fn first_line(filter: &Filter, fitting: &[(NodeRow, String)], total: usize) -> M
             "."
         };
     }
-    let well = fitting.iter().filter(|(_, status)| status == "pristine").count();
-    if well == fitting.len() { html! { (text::counted(count, "node", "nodes")) ", " (if count == 1 { "and it is" } else { "all of them" }) " pristine." } } else { html! { (text::counted(count, "node", "nodes")) ", " (well) " of them pristine." } }
+    let well = fitting
+        .iter()
+        .filter(|(_, status)| status == "pristine")
+        .count();
+    if well == fitting.len() {
+        html! { (text::counted(count, "node", "nodes")) ", " (if count == 1 { "and it is" } else { "all of them" }) " pristine." }
+    } else {
+        html! { (text::counted(count, "node", "nodes")) ", " (well) " of them pristine." }
+    }
 }
 
 fn form(filter: &Filter, groups: &std::collections::BTreeSet<String>) -> Markup {

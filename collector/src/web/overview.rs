@@ -29,7 +29,10 @@ struct Cause {
 }
 
 /// `GET /`.
-pub(super) async fn page(State(people): State<People>, Extension(person): Extension<Person>) -> Result<Markup, ProblemResponse> {
+pub(super) async fn page(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
     let nodes = reads::all_nodes(&people.app).await?;
     let summary = reads::summary(&people.app, &nodes).await?;
@@ -46,7 +49,12 @@ pub(super) async fn page(State(people): State<People>, Extension(person): Extens
         (collector(&people, &summary, now))
         @if summary.nodes > 0 { (month(&days)) }
     };
-    Ok(shell::page(&person, "/", "Overview", &shell::live("overview", "/", &["violation", "verdict", "node"], &body)))
+    Ok(shell::page(
+        &person,
+        "/",
+        "Overview",
+        &shell::live("overview", "/", &["violation", "verdict", "node"], &body),
+    ))
 }
 
 fn first_line(summary: &Summary) -> Markup {
@@ -63,10 +71,16 @@ fn first_line(summary: &Summary) -> Markup {
     }
     match summary.nodes {
         1 => {
-            let word = summary.statuses.keys().next().map_or("not known", String::as_str);
+            let word = summary
+                .statuses
+                .keys()
+                .next()
+                .map_or("not known", String::as_str);
             html! { "The one node is " (word.replace('-', " ")) "." }
         }
-        many => html! { (text::count(well)) " of " (text::count(many)) " nodes " (if well == 1 { "is" } else { "are" }) " pristine." },
+        many => {
+            html! { (text::count(well)) " of " (text::count(many)) " nodes " (if well == 1 { "is" } else { "are" }) " pristine." }
+        }
     }
 }
 
@@ -81,7 +95,11 @@ fn empty() -> Markup {
 }
 
 fn counted(summary: &Summary, blind: &Blind) -> Markup {
-    let mut counts: Vec<(String, u64)> = summary.statuses.iter().map(|(word, count)| (word.clone(), *count)).collect();
+    let mut counts: Vec<(String, u64)> = summary
+        .statuses
+        .iter()
+        .map(|(word, count)| (word.clone(), *count))
+        .collect();
     counts.sort_by_key(|(word, _)| state::rank(word));
     html! {
         (state::bar(&counts))
@@ -97,11 +115,19 @@ fn counted(summary: &Summary, blind: &Blind) -> Markup {
 /// Violations with one cause are one line, the worst first.
 fn causes(violations: Vec<ViolationView>) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
-    let mut places: std::collections::HashMap<(&'static str, Option<String>, Option<String>, Vec<String>), usize> = std::collections::HashMap::new();
+    let mut places: std::collections::HashMap<
+        (&'static str, Option<String>, Option<String>, Vec<String>),
+        usize,
+    > = std::collections::HashMap::new();
     for violation in violations {
         // Without a path each node is a cause of its own.
         let own = violation.path.is_none().then(|| violation.node.clone());
-        let key = (violation.kind.as_str(), violation.path.clone().or(own), violation.found.clone(), violation.fields.clone());
+        let key = (
+            violation.kind.as_str(),
+            violation.path.clone().or(own),
+            violation.found.clone(),
+            violation.fields.clone(),
+        );
         match places.get(&key) {
             Some(at) => {
                 causes[*at].nodes += 1;
@@ -109,7 +135,11 @@ fn causes(violations: Vec<ViolationView>) -> Vec<Cause> {
             }
             None => {
                 places.insert(key, causes.len());
-                causes.push(Cause { nodes: 1, since: violation.detected, first: violation });
+                causes.push(Cause {
+                    nodes: 1,
+                    since: violation.detected,
+                    first: violation,
+                });
             }
         }
     }
@@ -117,7 +147,11 @@ fn causes(violations: Vec<ViolationView>) -> Vec<Cause> {
 }
 
 fn needs_a_person(causes: &[Cause], nodes: &[(NodeRow, String)], now: Timestamp) -> Markup {
-    let pending: Vec<&NodeRow> = nodes.iter().map(|(row, _)| row).filter(|row| row.state == NodeState::Pending).collect();
+    let pending: Vec<&NodeRow> = nodes
+        .iter()
+        .map(|(row, _)| row)
+        .filter(|row| row.state == NodeState::Pending)
+        .collect();
     html! {
         h2 #causes { "Needs a person now" @if causes.len() > CAUSES { small { "the worst " (CAUSES) " of " (causes.len()) } } }
         @if causes.is_empty() && pending.is_empty() {
@@ -185,7 +219,10 @@ struct Blind {
 }
 
 /// Reads what only whole rows tell, for the nodes that have it.
-async fn blind_spots(people: &People, nodes: &[(NodeRow, String)]) -> Result<Blind, ProblemResponse> {
+async fn blind_spots(
+    people: &People,
+    nodes: &[(NodeRow, String)],
+) -> Result<Blind, ProblemResponse> {
     let mut silent: Vec<(String, String, Option<Timestamp>)> = nodes
         .iter()
         .filter(|(_, status)| matches!(status.as_str(), "stale" | "lost"))
@@ -218,7 +255,10 @@ async fn blind_spots(people: &People, nodes: &[(NodeRow, String)]) -> Result<Bli
         unreadable: whole(unreadable),
         unreadable_on: whole(unreadable_on),
         limited: whole(limited),
-        oldest: oldest.into_iter().map(|(id, name, read)| (id, name, read.and_then(|read| read.parse().ok()))).collect(),
+        oldest: oldest
+            .into_iter()
+            .map(|(id, name, read)| (id, name, read.and_then(|read| read.parse().ok())))
+            .collect(),
         entries: whole(entries),
     })
 }
@@ -288,16 +328,42 @@ async fn days(people: &People, now: Timestamp) -> Result<Vec<(i64, i64, i64)>, P
     .bind(from * DAY)
     .fetch_all(people.app.store.read_pool())
     .await?;
-    let of = |day: i64, step: &str| rows.iter().find(|(at, name, _)| *at == day && name == step).map_or(0, |(_, _, count)| *count);
-    Ok((from..=today).map(|day| (day * DAY, of(day, "opened"), of(day, "resolved"))).collect())
+    let of = |day: i64, step: &str| {
+        rows.iter()
+            .find(|(at, name, _)| *at == day && name == step)
+            .map_or(0, |(_, _, count)| *count)
+    };
+    Ok((from..=today)
+        .map(|day| (day * DAY, of(day, "opened"), of(day, "resolved")))
+        .collect())
 }
 
 fn month(days: &[(i64, i64, i64)]) -> Markup {
     const HEIGHT: i64 = 64;
-    let most = days.iter().map(|(_, opened, resolved)| (*opened).max(*resolved)).max().unwrap_or(0);
-    let high = |count: i64| if count == 0 { 0 } else { (count * HEIGHT / most.max(1)).max(2) };
-    let date = |at: i64| Timestamp::from_micros(at).to_string().chars().take(10).collect::<String>();
-    let told: Vec<&(i64, i64, i64)> = days.iter().rev().filter(|(_, opened, resolved)| opened + resolved > 0).collect();
+    let most = days
+        .iter()
+        .map(|(_, opened, resolved)| (*opened).max(*resolved))
+        .max()
+        .unwrap_or(0);
+    let high = |count: i64| {
+        if count == 0 {
+            0
+        } else {
+            (count * HEIGHT / most.max(1)).max(2)
+        }
+    };
+    let date = |at: i64| {
+        Timestamp::from_micros(at)
+            .to_string()
+            .chars()
+            .take(10)
+            .collect::<String>()
+    };
+    let told: Vec<&(i64, i64, i64)> = days
+        .iter()
+        .rev()
+        .filter(|(_, opened, resolved)| opened + resolved > 0)
+        .collect();
     html! {
         h2 #month { "Thirty days" small { "violations opened and resolved" } }
         @if told.is_empty() { p.none { "None opened, none resolved." } } @else {
@@ -347,9 +413,15 @@ mod tests {
         let line = |counts: &[(&str, u64)]| first_line(&summary(counts)).into_string();
         assert_eq!(line(&[]), "No nodes yet.");
         assert_eq!(line(&[("pristine", 1)]), "The one node is pristine.");
-        assert_eq!(line(&[("unknown-image", 1)]), "The one node is unknown image.");
+        assert_eq!(
+            line(&[("unknown-image", 1)]),
+            "The one node is unknown image."
+        );
         assert_eq!(line(&[("pristine", 250)]), "All 250 nodes are pristine.");
-        assert_eq!(line(&[("pristine", 247), ("drifted", 3)]), "247 of 250 nodes are pristine.");
+        assert_eq!(
+            line(&[("pristine", 247), ("drifted", 3)]),
+            "247 of 250 nodes are pristine."
+        );
     }
 
     #[test]
@@ -360,6 +432,9 @@ mod tests {
         let mut other = sample::violation();
         other.found = None;
         let causes = causes(vec![one, two, other]);
-        assert_eq!(causes.iter().map(|cause| cause.nodes).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(
+            causes.iter().map(|cause| cause.nodes).collect::<Vec<_>>(),
+            [2, 1]
+        );
     }
 }

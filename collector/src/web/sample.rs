@@ -7,7 +7,12 @@ use crate::violations::view::{ImageView, Kind, Severity, ViolationView};
 
 /// ping got its setuid bit.
 pub(crate) fn violation() -> ViolationView {
-    let line = |mode: &str| format!("./usr/bin/ping type=file mode={mode} uid=0 gid=0 size=3 sha256digest={}", "a".repeat(64));
+    let line = |mode: &str| {
+        format!(
+            "./usr/bin/ping type=file mode={mode} uid=0 gid=0 size=3 sha256digest={}",
+            "a".repeat(64)
+        )
+    };
     let at = Timestamp::from_micros(1_700_000_000_000_000);
     ViolationView {
         id: "018bcfe5-6800-7000-8000-000000000001".to_owned(),
@@ -56,8 +61,14 @@ pub(crate) fn actor() -> Actor {
         unit: Some("ssh.service".to_owned()),
         container: None,
         ancestors: vec![
-            Ancestor { pid: 4000, exe: Some("./usr/bin/bash".to_owned()) },
-            Ancestor { pid: 900, exe: Some("./usr/sbin/sshd".to_owned()) },
+            Ancestor {
+                pid: 4000,
+                exe: Some("./usr/bin/bash".to_owned()),
+            },
+            Ancestor {
+                pid: 900,
+                exe: Some("./usr/sbin/sshd".to_owned()),
+            },
         ],
         confidence: Confidence::Medium,
     }

@@ -9,7 +9,12 @@ use crate::access::Person;
 /// Scripts may not be evaluated and no style is injected: the content security policy forbids both.
 const HTMX: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"allowScriptTags":false,"selfRequestsOnly":true,"historyCacheSize":0,"scrollIntoViewOnBoost":false}"#;
 
-const PLACES: [(&str, &str); 4] = [("/", "Overview"), ("/nodes", "Nodes"), ("/violations", "Violations"), ("/images", "Images")];
+const PLACES: [(&str, &str); 4] = [
+    ("/", "Overview"),
+    ("/nodes", "Nodes"),
+    ("/violations", "Violations"),
+    ("/images", "Images"),
+];
 
 /// A whole page for somebody who is signed in.
 #[must_use]
@@ -89,9 +94,19 @@ fn foot() -> Markup {
 /// A part of a page that is fetched anew when something happens. `address` is the page's own, with its filters.
 #[must_use]
 pub fn live(id: &str, address: &str, events: &[&str], body: &Markup) -> Markup {
-    // The first event is shown at once, and the last of a burst when it is over.
-    let triggers: Vec<String> =
-        events.iter().map(|event| format!("sse:{event} throttle:1s, sse:{event} delay:1s")).chain(["refresh".to_owned()]).collect();
+    // The first event is shown at once, and the last of a burst when it is over. A big fleet's nodes speak all the time.
+    let pause = |event: &str| if event == "node" { 5 } else { 1 };
+    let trigger = |event: &&str| {
+        format!(
+            "sse:{event} throttle:{0}s, sse:{event} delay:{0}s",
+            pause(event)
+        )
+    };
+    let triggers: Vec<String> = events
+        .iter()
+        .map(trigger)
+        .chain(["refresh".to_owned()])
+        .collect();
     html! {
         div id=(id) data-live hx-get=(address) hx-select={ "#" (id) } hx-swap="outerHTML" hx-trigger=(triggers.join(", ")) { (body) }
     }

@@ -1,9 +1,9 @@
 //! Signing in and out.
 
+use axum::Extension;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::Extension;
 use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -31,7 +31,10 @@ pub(super) struct Entered {
 
 /// Only a path of our own: a link from elsewhere must not lead people away.
 fn own_path(next: Option<&str>) -> &str {
-    next.filter(|path| path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\r', '\n'])).unwrap_or("/")
+    next.filter(|path| {
+        path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\r', '\n'])
+    })
+    .unwrap_or("/")
 }
 
 fn shown(next: &str, user: &str, trouble: Option<&str>) -> Markup {
@@ -54,14 +57,26 @@ pub(super) async fn form(Asked(asked): Asked<Next>) -> Markup {
 }
 
 /// `POST /sign-in`.
-pub(super) async fn enter(State(people): State<People>, peer: Option<Extension<Peer>>, form: Result<Form<Entered>, FormRejection>) -> Result<Response, ProblemResponse> {
-    let Ok(Form(entered)) = form else { return Err(ProblemResponse::malformed("the form is not filled in")) };
+pub(super) async fn enter(
+    State(people): State<People>,
+    peer: Option<Extension<Peer>>,
+    form: Result<Form<Entered>, FormRejection>,
+) -> Result<Response, ProblemResponse> {
+    let Ok(Form(entered)) = form else {
+        return Err(ProblemResponse::malformed("the form is not filled in"));
+    };
     let next = own_path(entered.next.as_deref()).to_owned();
     let password = Zeroizing::new(entered.password);
-    if let Err(problem) = crate::api::check_sign_in(&people, peer.as_deref(), &entered.user, password).await {
+    if let Err(problem) =
+        crate::api::check_sign_in(&people, peer.as_deref(), &entered.user, password).await
+    {
         return match problem.status {
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => {
-                let page = shown(&next, &entered.user, Some(&format!("{}.", capital(&problem.detail))));
+                let page = shown(
+                    &next,
+                    &entered.user,
+                    Some(&format!("{}.", capital(&problem.detail))),
+                );
                 Ok((problem.status, page).into_response())
             }
             _ => Err(problem),
@@ -74,7 +89,9 @@ pub(super) async fn enter(State(people): State<People>, peer: Option<Extension<P
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 fn with_cookie(mut response: Response, cookie: &str) -> Response {
@@ -104,7 +121,10 @@ pub(super) async fn leave(
         sessions::close(&people.app.store, hash).await?;
     }
     let tls = peer.is_some_and(|peer| peer.tls);
-    Ok(with_cookie(Redirect::to("/sign-in").into_response(), &sessions::gone(tls)))
+    Ok(with_cookie(
+        Redirect::to("/sign-in").into_response(),
+        &sessions::gone(tls),
+    ))
 }
 
 #[cfg(test)]
@@ -114,7 +134,13 @@ mod tests {
     #[test]
     fn the_way_on_stays_on_this_collector() {
         assert_eq!(own_path(Some("/nodes?status=lost")), "/nodes?status=lost");
-        for elsewhere in ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""] {
+        for elsewhere in [
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "javascript:alert(1)",
+            "",
+        ] {
             assert_eq!(own_path(Some(elsewhere)), "/", "{elsewhere}");
         }
         assert_eq!(own_path(None), "/");
@@ -123,6 +149,9 @@ mod tests {
     #[test]
     fn what_was_typed_comes_back_escaped_and_the_password_not_at_all() {
         let page = shown("/", "<b>\"x", Some("No.")).into_string();
-        assert!(page.contains("&lt;b&gt;&quot;x") && page.contains("No."), "{page}");
+        assert!(
+            page.contains("&lt;b&gt;&quot;x") && page.contains("No."),
+            "{page}"
+        );
     }
 }

@@ -48,8 +48,19 @@ pub fn tag(word: &str, tone: &str) -> Markup {
 
 /// The states in the order in which they are counted: worst first, what is well last.
 pub const ORDER: [&str; 13] = [
-    "forked", "unexplained", "rollback", "unknown-image", "banned", "lost", "drifted", "stale", "incomplete", "pending", "suspended",
-    "stopped", "pristine",
+    "forked",
+    "unexplained",
+    "rollback",
+    "unknown-image",
+    "banned",
+    "lost",
+    "drifted",
+    "stale",
+    "incomplete",
+    "pending",
+    "suspended",
+    "stopped",
+    "pristine",
 ];
 
 /// Where a state stands in [`ORDER`].
@@ -64,7 +75,13 @@ pub fn bar(counts: &[(String, u64)]) -> Markup {
     const WIDTH: f64 = 1_000.0;
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
     #[allow(clippy::cast_precision_loss, reason = "a width on a screen")]
-    let share = |count: u64| if total == 0 { 0.0 } else { count as f64 / total as f64 * WIDTH };
+    let share = |count: u64| {
+        if total == 0 {
+            0.0
+        } else {
+            count as f64 / total as f64 * WIDTH
+        }
+    };
     let mut at = 0.0;
     let parts: Vec<(&str, f64, f64)> = counts
         .iter()
@@ -96,16 +113,25 @@ mod tests {
     fn every_state_has_a_word_a_shape_and_a_colour() {
         for word in ORDER {
             let shown = state(word).into_string();
-            assert!(shown.contains("<svg") && shown.contains(&word.replace('-', " ")), "{shown}");
+            assert!(
+                shown.contains("<svg") && shown.contains(&word.replace('-', " ")),
+                "{shown}"
+            );
         }
         assert_eq!(tone("pristine"), "good");
         assert_eq!(tone("anything new"), "bad");
-        assert_ne!(shape("pristine").into_string(), shape("pending").into_string());
+        assert_ne!(
+            shape("pristine").into_string(),
+            shape("pending").into_string()
+        );
     }
 
     #[test]
     fn the_bar_gives_each_state_its_share() {
         let shown = bar(&[("drifted".to_owned(), 1), ("pristine".to_owned(), 3)]).into_string();
-        assert!(shown.contains("width=\"248.00\"") && shown.contains("width=\"748.00\""), "{shown}");
+        assert!(
+            shown.contains("width=\"248.00\"") && shown.contains("width=\"748.00\""),
+            "{shown}"
+        );
     }
 }

@@ -24,7 +24,10 @@ fn mtree_runs(shown: &str) -> Vec<Run<'_>> {
     let mut runs = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < bytes.len() {
-        let escape = bytes[at] == b'\\' && bytes.get(at + 1..at + 4).is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
+        let escape = bytes[at] == b'\\'
+            && bytes
+                .get(at + 1..at + 4)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
         if !escape {
             at += 1;
             continue;
@@ -138,8 +141,19 @@ fn shortened(whole: &str) -> String {
         return format!("{head}…/{name}");
     }
     // Cut at whole escapes and characters: an encoded name is ASCII, but nothing here may rely on it.
-    let cut = |count: usize| name.char_indices().nth(count).map_or(name.len(), |(at, _)| at);
-    let tail: String = name.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
+    let cut = |count: usize| {
+        name.char_indices()
+            .nth(count)
+            .map_or(name.len(), |(at, _)| at)
+    };
+    let tail: String = name
+        .chars()
+        .rev()
+        .take(24)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
     format!("{head}…/{}…{tail}", &name[..cut(24)])
 }
 
@@ -164,7 +178,10 @@ pub fn digest(digest: &Digest) -> Markup {
 /// The same for anything already in hexadecimal digits.
 #[must_use]
 pub fn hex(whole: &str) -> Markup {
-    let end = whole.char_indices().nth(DIGEST_DIGITS).map_or(whole.len(), |(at, _)| at);
+    let end = whole
+        .char_indices()
+        .nth(DIGEST_DIGITS)
+        .map_or(whole.len(), |(at, _)| at);
     html! { span.digest title=(whole) { (plain(&whole[..end])) } @if whole.len() > end { (copy(whole, "digest")) } }
 }
 
@@ -207,7 +224,10 @@ fn exact(at: Timestamp) -> String {
 /// "3 min ago", the exact time in the title.
 #[must_use]
 pub fn age(at: Timestamp, now: Timestamp) -> Markup {
-    let text = format!("{} ago", span(now.as_micros().saturating_sub(at.as_micros())));
+    let text = format!(
+        "{} ago",
+        span(now.as_micros().saturating_sub(at.as_micros()))
+    );
     html! { time.age datetime=(at) title=(exact(at)) { (text) } }
 }
 
@@ -234,7 +254,11 @@ pub fn count(number: u64) -> String {
 /// `1 node`, `250 nodes`.
 #[must_use]
 pub fn counted(number: u64, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {many}", count(number)) }
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{} {many}", count(number))
+    }
 }
 
 #[cfg(test)]
@@ -245,22 +269,34 @@ mod tests {
     #[test]
     fn escapes_stand_apart_and_markup_stays_text() {
         let shown = encoded("./a\\012b<script>").into_string();
-        assert_eq!(shown, "./a<span class=\"esc\" title=\"byte 0x0a, newline\">\\012</span>b&lt;script&gt;");
+        assert_eq!(
+            shown,
+            "./a<span class=\"esc\" title=\"byte 0x0a, newline\">\\012</span>b&lt;script&gt;"
+        );
         assert_eq!(mtree_runs("\\01"), [Run::Plain("\\01")]);
     }
 
     #[test]
     fn characters_that_hide_or_reorder_are_written_out() {
         let shown = plain("evil\u{202e}txt.exe\u{1b}[2J").into_string();
-        assert!(shown.contains("\\u{202e}") && shown.contains("\\u{1b}"), "{shown}");
+        assert!(
+            shown.contains("\\u{202e}") && shown.contains("\\u{1b}"),
+            "{shown}"
+        );
         assert!(!shown.contains('\u{202e}') && !shown.contains('\u{1b}'));
-        assert_eq!(plain("Jürgen Müller <j@m.de>").into_string(), "Jürgen Müller &lt;j@m.de&gt;");
+        assert_eq!(
+            plain("Jürgen Müller <j@m.de>").into_string(),
+            "Jürgen Müller &lt;j@m.de&gt;"
+        );
     }
 
     #[test]
     fn paths_break_at_slashes_and_keep_their_encoding_for_the_clipboard() {
         let shown = path_to_copy("./etc/ssh/sshd_config").into_string();
-        assert!(shown.contains("/<wbr>etc/<wbr>ssh/<wbr>sshd_config"), "{shown}");
+        assert!(
+            shown.contains("/<wbr>etc/<wbr>ssh/<wbr>sshd_config"),
+            "{shown}"
+        );
         assert!(shown.contains("data-copy=\"./etc/ssh/sshd_config\""));
         assert_eq!(absolute("."), "/");
     }
@@ -269,7 +305,10 @@ mod tests {
     fn a_long_path_keeps_its_name_and_hides_nothing() {
         let long = format!("./usr/lib/{}/name.so", "deep/".repeat(30));
         let shown = path(&long).into_string();
-        assert!(shown.contains("…/<wbr>name.so") && shown.contains("class=\"whole\""), "{shown}");
+        assert!(
+            shown.contains("…/<wbr>name.so") && shown.contains("class=\"whole\""),
+            "{shown}"
+        );
         let odd = format!("./{}", "é".repeat(200));
         assert!(path(&odd).into_string().contains('…'));
     }
@@ -285,7 +324,10 @@ mod tests {
         assert_eq!(count(7), "7");
         let at = Timestamp::from_micros(0);
         let shown = age(at, Timestamp::from_micros(180_000_000)).into_string();
-        assert!(shown.contains(">3 min ago<") && shown.contains("1970-01-01 00:00:00.000000 UTC"), "{shown}");
+        assert!(
+            shown.contains(">3 min ago<") && shown.contains("1970-01-01 00:00:00.000000 UTC"),
+            "{shown}"
+        );
     }
 
     #[test]

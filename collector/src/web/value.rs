@@ -44,7 +44,10 @@ enum Value {
 /// The attributes that differ, by the names of `fields[]`. An entry added or removed shows all it has.
 #[must_use]
 pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -> Vec<Compared> {
-    let parse = |line: Option<&str>| line.and_then(|line| Line::parse(line).ok()).map(|line| line.entry());
+    let parse = |line: Option<&str>| {
+        line.and_then(|line| Line::parse(line).ok())
+            .map(|line| line.entry())
+    };
     let (expected, found) = (parse(expected), parse(found));
     let whole = expected.is_none() || found.is_none() || fields.iter().any(|field| field == "type");
     let names: Vec<String> = if whole {
@@ -61,21 +64,49 @@ pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -
         fields.to_vec()
     };
     let differing = |name: &str| -> Option<Compared> {
-        let (a, b) = (expected.as_ref().and_then(|entry| value(entry, name)), found.as_ref().and_then(|entry| value(entry, name)));
+        let (a, b) = (
+            expected.as_ref().and_then(|entry| value(entry, name)),
+            found.as_ref().and_then(|entry| value(entry, name)),
+        );
         if a.is_none() && b.is_none() {
             return None;
         }
         let digest = matches!(a.as_ref().or(b.as_ref()), Some(Value::Digest(_)));
         let (expected, found) = mark(a, b);
-        Some(Compared { label: label(name), expected, found, digest })
+        Some(Compared {
+            label: label(name),
+            expected,
+            found,
+            digest,
+        })
     };
     names.iter().filter_map(|name| differing(name)).collect()
 }
 
 fn attributes(entry: &Entry) -> Vec<String> {
-    let own = ["type", "mode", "uid", "gid", "time", "flags", "size", "sha256digest", "link", "device"];
-    let extended = entry.xattrs.iter().map(|xattr| format!("xattr.{}", attestation::path::encode_component_bytes(&xattr.name)));
-    own.into_iter().map(str::to_owned).chain(extended).filter(|name| value(entry, name).is_some()).collect()
+    let own = [
+        "type",
+        "mode",
+        "uid",
+        "gid",
+        "time",
+        "flags",
+        "size",
+        "sha256digest",
+        "link",
+        "device",
+    ];
+    let extended = entry.xattrs.iter().map(|xattr| {
+        format!(
+            "xattr.{}",
+            attestation::path::encode_component_bytes(&xattr.name)
+        )
+    });
+    own.into_iter()
+        .map(str::to_owned)
+        .chain(extended)
+        .filter(|name| value(entry, name).is_some())
+        .collect()
 }
 
 /// An attribute's name in words.
@@ -101,7 +132,9 @@ pub fn label(field: &str) -> String {
         "xattr.system.posix_acl_default" => "default access list".to_owned(),
         "xattr.security.selinux" => "SELinux label".to_owned(),
         "xattr.security.ima" => "IMA signature".to_owned(),
-        other => other.strip_prefix("xattr.").map_or_else(|| other.to_owned(), |name| format!("attribute {name}")),
+        other => other
+            .strip_prefix("xattr.")
+            .map_or_else(|| other.to_owned(), |name| format!("attribute {name}")),
     }
 }
 
@@ -117,12 +150,25 @@ fn value(entry: &Entry, name: &str) -> Option<Value> {
         }
         ("flags", _) => Value::Lines(flags(&entry.flags)?),
         ("size", Kind::File { size, .. }) => Value::Text(text::counted(*size, "byte", "bytes")),
-        ("sha256digest", Kind::File { sha256: Some(digest), .. }) => Value::Digest(digest.to_string()),
-        ("link", Kind::Link { target }) => Value::Text(attestation::path::encode_component_bytes(target)),
-        ("device", Kind::Char { major, minor } | Kind::Block { major, minor }) => Value::Text(format!("{major}, {minor}")),
+        (
+            "sha256digest",
+            Kind::File {
+                sha256: Some(digest),
+                ..
+            },
+        ) => Value::Digest(digest.to_string()),
+        ("link", Kind::Link { target }) => {
+            Value::Text(attestation::path::encode_component_bytes(target))
+        }
+        ("device", Kind::Char { major, minor } | Kind::Block { major, minor }) => {
+            Value::Text(format!("{major}, {minor}"))
+        }
         _ => {
             let wanted = name.strip_prefix("xattr.")?;
-            let xattr = entry.xattrs.iter().find(|xattr| attestation::path::encode_component_bytes(&xattr.name) == wanted)?;
+            let xattr = entry
+                .xattrs
+                .iter()
+                .find(|xattr| attestation::path::encode_component_bytes(&xattr.name) == wanted)?;
             xattr_value(wanted, &xattr.value)
         }
     })
@@ -143,7 +189,11 @@ fn xattr_value(name: &str, value: &XattrValue) -> Value {
     }
     // A label's closing NUL is no part of what people read.
     let shown = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    Value::Text(if shown.is_empty() { "empty".to_owned() } else { attestation::path::encode_component_bytes(shown) })
+    Value::Text(if shown.is_empty() {
+        "empty".to_owned()
+    } else {
+        attestation::path::encode_component_bytes(shown)
+    })
 }
 
 fn kind_in_words(kind: &Kind) -> &'static str {
@@ -162,7 +212,10 @@ fn kind_in_words(kind: &Kind) -> &'static str {
 #[must_use]
 pub fn mode(mode: u16) -> String {
     let bit = |mask: u16, letter: char| if mode & mask != 0 { letter } else { '-' };
-    let exec = |mask: u16, special: u16, both: char, alone: char| match (mode & mask != 0, mode & special != 0) {
+    let exec = |mask: u16, special: u16, both: char, alone: char| match (
+        mode & mask != 0,
+        mode & special != 0,
+    ) {
         (true, true) => both,
         (false, true) => alone,
         (true, false) => 'x',
@@ -185,12 +238,23 @@ pub fn mode(mode: u16) -> String {
 }
 
 fn id(number: u32) -> String {
-    if number == 0 { "0 (root)".to_owned() } else { number.to_string() }
+    if number == 0 {
+        "0 (root)".to_owned()
+    } else {
+        number.to_string()
+    }
 }
 
 fn flags(flags: &InodeFlags) -> Option<Vec<String>> {
-    let named = [(flags.immutable, "immutable"), (flags.append_only, "append only")];
-    let lines: Vec<String> = named.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()).collect();
+    let named = [
+        (flags.immutable, "immutable"),
+        (flags.append_only, "append only"),
+    ];
+    let lines: Vec<String> = named
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| (*name).to_owned())
+        .collect();
     (!lines.is_empty()).then_some(lines)
 }
 
@@ -206,9 +270,12 @@ fn mark(a: Option<Value>, b: Option<Value>) -> Sides {
             let (a, b) = middle(&a, &b);
             (Some(vec![a]), Some(vec![b]))
         }
-        (Some(Value::Lines(a)), Some(Value::Lines(b))) => (Some(lines(&a, &b)), Some(lines(&b, &a))),
+        (Some(Value::Lines(a)), Some(Value::Lines(b))) => {
+            (Some(lines(&a, &b)), Some(lines(&b, &a)))
+        }
         (a, b) => {
-            let same = matches!((&a, &b), (Some(Value::Digest(a)), Some(Value::Digest(b))) if a == b);
+            let same =
+                matches!((&a, &b), (Some(Value::Digest(a)), Some(Value::Digest(b))) if a == b);
             let one_sided = a.is_none() || b.is_none();
             (whole(a, !same && !one_sided), whole(b, !same && !one_sided))
         }
@@ -217,13 +284,26 @@ fn mark(a: Option<Value>, b: Option<Value>) -> Sides {
 
 fn whole(value: Option<Value>, differs: bool) -> Option<Vec<Item>> {
     Some(match value? {
-        Value::Places(text) | Value::Text(text) | Value::Digest(text) => vec![vec![Piece { text, differs }]],
-        Value::Lines(lines) => lines.into_iter().map(|text| vec![Piece { text, differs }]).collect(),
+        Value::Places(text) | Value::Text(text) | Value::Digest(text) => {
+            vec![vec![Piece { text, differs }]]
+        }
+        Value::Lines(lines) => lines
+            .into_iter()
+            .map(|text| vec![Piece { text, differs }])
+            .collect(),
     })
 }
 
 fn lines(these: &[String], others: &[String]) -> Vec<Item> {
-    these.iter().map(|text| vec![Piece { text: text.clone(), differs: !others.contains(text) }]).collect()
+    these
+        .iter()
+        .map(|text| {
+            vec![Piece {
+                text: text.clone(),
+                differs: !others.contains(text),
+            }]
+        })
+        .collect()
 }
 
 fn places(a: &str, b: &str) -> (Item, Item) {
@@ -238,7 +318,10 @@ fn places(a: &str, b: &str) -> (Item, Item) {
 fn push(item: &mut Item, c: char, differs: bool) {
     match item.last_mut() {
         Some(piece) if piece.differs == differs => piece.text.push(c),
-        _ => item.push(Piece { text: c.to_string(), differs }),
+        _ => item.push(Piece {
+            text: c.to_string(),
+            differs,
+        }),
     }
 }
 
@@ -252,21 +335,40 @@ fn middle(a: &str, b: &str) -> (Item, Item) {
     {
         head = slash;
     }
-    let tail = a.iter().rev().zip(b.iter().rev()).take(shorter - head).take_while(|(x, y)| x == y).count();
+    let tail = a
+        .iter()
+        .rev()
+        .zip(b.iter().rev())
+        .take(shorter - head)
+        .take_while(|(x, y)| x == y)
+        .count();
     // A tail may not begin inside an escape either: digits next to the difference go with it.
-    let inside = a[a.len() - tail..].iter().take_while(|c| c.is_ascii_digit()).count();
-    let numeric = a[head..a.len() - tail].iter().chain(&b[head..b.len() - tail]).any(|c| *c == '\\');
+    let inside = a[a.len() - tail..]
+        .iter()
+        .take_while(|c| c.is_ascii_digit())
+        .count();
+    let numeric = a[head..a.len() - tail]
+        .iter()
+        .chain(&b[head..b.len() - tail])
+        .any(|c| *c == '\\');
     let tail = if numeric { tail - inside } else { tail };
     (cut(&a, head, tail), cut(&b, head, tail))
 }
 
 fn cut(chars: &[char], head: usize, tail: usize) -> Item {
     let end = chars.len() - tail;
-    [(&chars[..head], false), (&chars[head..end], true), (&chars[end..], false)]
-        .into_iter()
-        .filter(|(part, _)| !part.is_empty())
-        .map(|(part, differs)| Piece { text: part.iter().collect(), differs })
-        .collect()
+    [
+        (&chars[..head], false),
+        (&chars[head..end], true),
+        (&chars[end..], false),
+    ]
+    .into_iter()
+    .filter(|(part, _)| !part.is_empty())
+    .map(|(part, differs)| Piece {
+        text: part.iter().collect(),
+        differs,
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -275,18 +377,36 @@ mod tests {
     use super::*;
 
     fn line(mode: &str, rest: &str) -> String {
-        format!("./usr/bin/ping type=file mode={mode} uid=0 gid=0 size=3 sha256digest={}{rest}", "a".repeat(64))
+        format!(
+            "./usr/bin/ping type=file mode={mode} uid=0 gid=0 size=3 sha256digest={}{rest}",
+            "a".repeat(64)
+        )
     }
 
     fn shown(side: Option<&Vec<Item>>) -> String {
-        let item = |item: &Item| item.iter().map(|p| if p.differs { format!("[{}]", p.text) } else { p.text.clone() }).collect::<String>();
-        side.map_or("-".to_owned(), |items| items.iter().map(item).collect::<Vec<_>>().join(" | "))
+        let item = |item: &Item| {
+            item.iter()
+                .map(|p| {
+                    if p.differs {
+                        format!("[{}]", p.text)
+                    } else {
+                        p.text.clone()
+                    }
+                })
+                .collect::<String>()
+        };
+        side.map_or("-".to_owned(), |items| {
+            items.iter().map(item).collect::<Vec<_>>().join(" | ")
+        })
     }
 
     fn one(field: &str, expected: &str, found: &str) -> (String, String) {
         let rows = compare(&[field.to_owned()], Some(expected), Some(found));
         assert_eq!(rows.len(), 1, "{rows:?}");
-        (shown(rows[0].expected.as_ref()), shown(rows[0].found.as_ref()))
+        (
+            shown(rows[0].expected.as_ref()),
+            shown(rows[0].found.as_ref()),
+        )
     }
 
     #[test]
@@ -296,7 +416,10 @@ mod tests {
         assert_eq!(mode(0o7000), "7000 --S--S--T");
         assert_eq!(mode(0o1777), "1777 rwxrwxrwt");
         let (expected, found) = one("mode", &line("0755", ""), &line("4755", ""));
-        assert_eq!((expected.as_str(), found.as_str()), ("[0]755 rw[x]r-xr-x", "[4]755 rw[s]r-xr-x"));
+        assert_eq!(
+            (expected.as_str(), found.as_str()),
+            ("[0]755 rw[x]r-xr-x", "[4]755 rw[s]r-xr-x")
+        );
     }
 
     #[test]
@@ -304,16 +427,35 @@ mod tests {
         // cap_net_raw=ep, then cap_net_raw and cap_setuid.
         let (expected, found) = one(
             "xattr.security.capability",
-            &line("0755", " xattr.security.capability=AQAAAgAgAAAAAAAAAAAAAAAAAAA="),
-            &line("0755", " xattr.security.capability=AQAAAoAgAAAAAAAAAAAAAAAAAAA="),
+            &line(
+                "0755",
+                " xattr.security.capability=AQAAAgAgAAAAAAAAAAAAAAAAAAA=",
+            ),
+            &line(
+                "0755",
+                " xattr.security.capability=AQAAAoAgAAAAAAAAAAAAAAAAAAA=",
+            ),
         );
-        assert_eq!((expected.as_str(), found.as_str()), ("cap_net_raw=ep", "[cap_setuid=ep] | cap_net_raw=ep"));
+        assert_eq!(
+            (expected.as_str(), found.as_str()),
+            ("cap_net_raw=ep", "[cap_setuid=ep] | cap_net_raw=ep")
+        );
     }
 
     #[test]
     fn an_attribute_on_one_side_only_is_shown_there() {
-        let rows = compare(&["xattr.user.note".to_owned()], Some(&line("0755", "")), Some(&line("0755", " xattr.user.note=aGkKCg==")));
-        assert_eq!((rows[0].label.as_str(), shown(rows[0].expected.as_ref()).as_str()), ("attribute user.note", "-"));
+        let rows = compare(
+            &["xattr.user.note".to_owned()],
+            Some(&line("0755", "")),
+            Some(&line("0755", " xattr.user.note=aGkKCg==")),
+        );
+        assert_eq!(
+            (
+                rows[0].label.as_str(),
+                shown(rows[0].expected.as_ref()).as_str()
+            ),
+            ("attribute user.note", "-")
+        );
         assert_eq!(shown(rows[0].found.as_ref()), "hi\\012\\012");
     }
 
@@ -321,7 +463,17 @@ mod tests {
     fn an_added_file_shows_all_it_has() {
         let rows = compare(&["added".to_owned()], None, Some(&line("0644", "")));
         let labels: Vec<&str> = rows.iter().map(|row| row.label.as_str()).collect();
-        assert_eq!(labels, ["type", "mode", "owner", "group", "size", "content (SHA-256)"]);
+        assert_eq!(
+            labels,
+            [
+                "type",
+                "mode",
+                "owner",
+                "group",
+                "size",
+                "content (SHA-256)"
+            ]
+        );
         assert!(rows.iter().all(|row| row.expected.is_none()));
     }
 
@@ -330,14 +482,26 @@ mod tests {
         let dir = "./usr/bin/ping type=dir mode=0755 uid=0 gid=0";
         let rows = compare(&["type".to_owned()], Some(&line("0755", "")), Some(dir));
         assert_eq!(shown(rows[0].expected.as_ref()), "[regular file]");
-        assert!(rows.iter().any(|row| row.label == "size" && row.found.is_none()));
+        assert!(
+            rows.iter()
+                .any(|row| row.label == "size" && row.found.is_none())
+        );
     }
 
     #[test]
     fn link_targets_differ_in_their_middle_and_never_inside_an_escape() {
         let link = |to: &str| format!("./a type=link mode=0777 uid=0 gid=0 link={to}");
-        assert_eq!(one("link", &link("/usr/bin/x"), &link("/usr/lib/x")), ("/usr/[b]i[n]/x".replace("[b]i[n]", "[bin]"), "/usr/[lib]/x".to_owned()));
-        assert_eq!(one("link", &link("a\\012b"), &link("a\\015b")), ("a[\\012]b".to_owned(), "a[\\015]b".to_owned()));
+        assert_eq!(
+            one("link", &link("/usr/bin/x"), &link("/usr/lib/x")),
+            (
+                "/usr/[b]i[n]/x".replace("[b]i[n]", "[bin]"),
+                "/usr/[lib]/x".to_owned()
+            )
+        );
+        assert_eq!(
+            one("link", &link("a\\012b"), &link("a\\015b")),
+            ("a[\\012]b".to_owned(), "a[\\015]b".to_owned())
+        );
     }
 
     #[test]

@@ -28,9 +28,11 @@ pub(super) async fn page(
     Named(id): Named<String>,
 ) -> Result<Markup, ProblemResponse> {
     let app = &people.app;
-    let violation = reads::violation(app, &id)
-        .await?
-        .ok_or_else(|| ProblemResponse::not_found("no violation has this id; the list of violations shows all there are"))?;
+    let violation = reads::violation(app, &id).await?.ok_or_else(|| {
+        ProblemResponse::not_found(
+            "no violation has this id; the list of violations shows all there are",
+        )
+    })?;
     let steps = reads::history(app, &id, STEPS).await?;
     let deliveries = alerts::deliveries(&app.store, Some(&id), None, STEPS).await?;
     let elsewhere = reads::elsewhere(app, &violation, ELSEWHERE).await?;
@@ -51,7 +53,12 @@ pub(super) async fn page(
         (history(&steps, &deliveries))
     };
     let title = violation.summary();
-    let live = shell::live("violation", &format!("/violations/{id}"), &["violation"], &body);
+    let live = shell::live(
+        "violation",
+        &format!("/violations/{id}"),
+        &["violation"],
+        &body,
+    );
     Ok(shell::page(&person, "/violations", &title, &live))
 }
 
@@ -70,7 +77,11 @@ fn lead(violation: &ViolationView, now: Timestamp) -> Markup {
 }
 
 fn what(violation: &ViolationView) -> Markup {
-    let rows = value::compare(&violation.fields, violation.expected.as_deref(), violation.found.as_deref());
+    let rows = value::compare(
+        &violation.fields,
+        violation.expected.as_deref(),
+        violation.found.as_deref(),
+    );
     let gone = violation.expected.is_some() && violation.found.is_none();
     html! {
         h2 #what { "What" @if let Some(expect) = violation.expect { small { "the path is " (expect_word(expect)) } } }
@@ -102,7 +113,9 @@ fn expect_word(expect: attestation::scope::Expect) -> &'static str {
 }
 
 fn side(row: &Compared, items: Option<&Vec<Item>>, nothing: &str) -> Markup {
-    let Some(items) = items else { return html! { span.nil { (nothing) } } };
+    let Some(items) = items else {
+        return html! { span.nil { (nothing) } };
+    };
     html! {
         @for item in items {
             span.item { @for piece in item {
@@ -116,7 +129,12 @@ fn side(row: &Compared, items: Option<&Vec<Item>>, nothing: &str) -> Markup {
 /// What the kinds without entry lines have to show.
 fn other(violation: &ViolationView) -> Markup {
     let detail = |name: &str| violation.detail.get(name);
-    let list = |name: &str| detail(name).and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+    let list = |name: &str| {
+        detail(name)
+            .and_then(serde_json::Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     html! {
         dl.facts {
             @match violation.kind {
@@ -147,9 +165,15 @@ fn other(violation: &ViolationView) -> Markup {
 fn value_in_words(value: &serde_json::Value) -> Markup {
     use serde_json::Value;
     match value {
-        Value::String(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => text::hex(text),
+        Value::String(text)
+            if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            text::hex(text)
+        }
         Value::String(text) => text::encoded(text),
-        Value::Array(items) => html! { ul.plain { @for item in items { li { (value_in_words(item)) } } } },
+        Value::Array(items) => {
+            html! { ul.plain { @for item in items { li { (value_in_words(item)) } } } }
+        }
         Value::Object(members) => html! {
             @for (at, (name, value)) in members.iter().enumerate() { @if at > 0 { ", " } (text::plain(name)) " " (value_in_words(value)) }
         },
@@ -192,8 +216,14 @@ fn who(violation: &ViolationView) -> Markup {
 }
 
 fn when(violation: &ViolationView, deliveries: &[Delivery], nobody: bool) -> Markup {
-    let alerted = deliveries.iter().filter(|delivery| delivery.step.as_deref() == Some("opened")).filter_map(|delivery| delivery.delivered).min();
-    let since = |from: Timestamp, to: Timestamp| text::delay(to.as_micros().saturating_sub(from.as_micros()));
+    let alerted = deliveries
+        .iter()
+        .filter(|delivery| delivery.step.as_deref() == Some("opened"))
+        .filter_map(|delivery| delivery.delivered)
+        .min();
+    let since = |from: Timestamp, to: Timestamp| {
+        text::delay(to.as_micros().saturating_sub(from.as_micros()))
+    };
     html! {
         ol.line-of-time.sheet {
             li { b { "Changed" } @if violation.actor.is_some() { (text::moment(violation.detected)) span.delay { "told by the kernel as it happened" } } @else { "at the latest when seen" span.delay { "the kernel did not tell" } } }
@@ -280,7 +310,9 @@ fn delivered(delivery: &Delivery) -> Markup {
 
 fn capital(word: &str) -> String {
     let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }
 
 #[cfg(test)]
@@ -291,14 +323,23 @@ mod tests {
     #[test]
     fn what_differs_is_marked_inside_the_value() {
         let shown = what(&sample::violation()).into_string();
-        assert!(shown.contains("<mark class=\"piece\">4</mark>") && shown.contains("<mark class=\"piece\">s</mark>"), "{shown}");
+        assert!(
+            shown.contains("<mark class=\"piece\">4</mark>")
+                && shown.contains("<mark class=\"piece\">s</mark>"),
+            "{shown}"
+        );
         assert!(shown.contains("sealed"));
     }
 
     #[test]
     fn who_shows_the_chain_the_user_and_how_sure_we_are() {
         let shown = who(&sample::violation()).into_string();
-        assert!(shown.contains("mallory") && shown.contains("chmod u+s") && shown.contains("fairly sure"), "{shown}");
+        assert!(
+            shown.contains("mallory")
+                && shown.contains("chmod u+s")
+                && shown.contains("fairly sure"),
+            "{shown}"
+        );
         let mut nobody = sample::violation();
         nobody.actor = None;
         assert!(who(&nobody).into_string().contains("Not known"));
@@ -311,6 +352,9 @@ mod tests {
             actor.cmdline = Some("sh -c '<script>alert(1)</script>'\u{1b}[31m".to_owned());
         }
         let shown = who(&violation).into_string();
-        assert!(!shown.contains("<script>") && shown.contains("\\u{1b}"), "{shown}");
+        assert!(
+            !shown.contains("<script>") && shown.contains("\\u{1b}"),
+            "{shown}"
+        );
     }
 }

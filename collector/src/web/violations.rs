@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::{address, sentence, shell, state, text};
 use crate::access::Person;
-use crate::api::{Asked, Listed};
 use crate::api::reads::{self, ViolationFilter};
+use crate::api::{Asked, Listed};
 use crate::clock;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
@@ -38,7 +38,14 @@ impl Filter {
     fn address(&self, after: &str) -> String {
         address(
             "/violations",
-            &[("q", &self.q), ("status", &self.status), ("node", &self.node), ("kind", &self.kind), ("severity", &self.severity), ("after", after)],
+            &[
+                ("q", &self.q),
+                ("status", &self.status),
+                ("node", &self.node),
+                ("kind", &self.kind),
+                ("severity", &self.severity),
+                ("after", after),
+            ],
         )
     }
 }
@@ -51,8 +58,13 @@ pub(super) async fn page(
 ) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
     let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
-    let (text, node, kind, severity, after) =
-        (some(filter.q.trim()), some(&filter.node), some(&filter.kind), some(&filter.severity), some(&filter.after));
+    let (text, node, kind, severity, after) = (
+        some(filter.q.trim()),
+        some(&filter.node),
+        some(&filter.kind),
+        some(&filter.severity),
+        some(&filter.after),
+    );
     let asked = ViolationFilter {
         open: match filter.status.as_str() {
             "resolved" => Some(false),
@@ -69,7 +81,9 @@ pub(super) async fn page(
     let items = reads::violations(&people.app, &asked, ROWS + 1).await?;
     let listed = Listed::of(items, ROWS, |item| item.id.clone());
     let of_node = match &node {
-        Some(id) => reads::node(&people.app, id).await?.map(|node| node.row.name),
+        Some(id) => reads::node(&people.app, id)
+            .await?
+            .map(|node| node.row.name),
         None => None,
     };
     let body = html! {
@@ -85,13 +99,22 @@ pub(super) async fn page(
             }
         }
     };
-    let live = shell::live("violations", &filter.address(&filter.after), &["violation"], &body);
+    let live = shell::live(
+        "violations",
+        &filter.address(&filter.after),
+        &["violation"],
+        &body,
+    );
     Ok(shell::page(&person, "/violations", "Violations", &live))
 }
 
 fn first_line(filter: &Filter, listed: &Listed<ViolationView>, node: Option<&str>) -> Markup {
     let count = u64::try_from(listed.items.len()).unwrap_or(0);
-    let more = if listed.next.is_some() { "More than " } else { "" };
+    let more = if listed.next.is_some() {
+        "More than "
+    } else {
+        ""
+    };
     let word = match filter.status.as_str() {
         "resolved" => "resolved ",
         "all" => "",
@@ -106,7 +129,12 @@ fn first_line(filter: &Filter, listed: &Listed<ViolationView>, node: Option<&str
 
 fn form(filter: &Filter) -> Markup {
     let kinds = Kind::ALL;
-    let severities = [Severity::Critical, Severity::High, Severity::Medium, Severity::Low];
+    let severities = [
+        Severity::Critical,
+        Severity::High,
+        Severity::Medium,
+        Severity::Low,
+    ];
     html! {
         form.filters method="get" action="/violations" {
             label { "Path or node" input type="search" name="q" value=(filter.q) maxlength="200"; }

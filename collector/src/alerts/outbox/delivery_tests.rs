@@ -9,6 +9,7 @@ use axum::routing::post;
 use http::{HeaderMap, StatusCode};
 
 use super::*;
+use crate::alerts::{Delivery, deliveries};
 use crate::settings::Webhook;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -20,14 +21,33 @@ struct Receiver {
     answers: Mutex<Vec<StatusCode>>,
 }
 
-async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: bytes::Bytes) -> Response {
+async fn receive(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Response {
     let text = |name: &str| headers[name].to_str().unwrap().to_owned();
-    let (id, seconds) = (text("webhook-id"), text("webhook-timestamp").parse().unwrap());
-    let signed = SigningSecret::parse(SECRET).unwrap().sign(&id, seconds, &body);
-    let good = signed == text("webhook-signature") && text("content-type") == "application/cloudevents+json";
+    let (id, seconds) = (
+        text("webhook-id"),
+        text("webhook-timestamp").parse().unwrap(),
+    );
+    let signed = SigningSecret::parse(SECRET)
+        .unwrap()
+        .sign(&id, seconds, &body);
+    let good = signed == text("webhook-signature")
+        && text("content-type") == "application/cloudevents+json";
     receiver.got.lock().unwrap().push((id, good));
-    let answer = receiver.answers.lock().unwrap().pop().unwrap_or(StatusCode::NO_CONTENT);
-    if answer.is_redirection() { (answer, [("location", "/elsewhere")]).into_response() } else { answer.into_response() }
+    let answer = receiver
+        .answers
+        .lock()
+        .unwrap()
+        .pop()
+        .unwrap_or(StatusCode::NO_CONTENT);
+    if answer.is_redirection() {
+        (answer, [("location", "/elsewhere")]).into_response()
+    } else {
+        answer.into_response()
+    }
 }
 
 struct Bench {
@@ -41,18 +61,35 @@ struct Bench {
 
 async fn bench(answers: &[StatusCode]) -> Bench {
     drop(rustls::crypto::ring::default_provider().install_default());
-    let receiver = Arc::new(Receiver { answers: Mutex::new(answers.iter().rev().copied().collect()), ..Receiver::default() });
-    let router = Router::new().route("/hook", post(receive)).with_state(receiver.clone());
+    let receiver = Arc::new(Receiver {
+        answers: Mutex::new(answers.iter().rev().copied().collect()),
+        ..Receiver::default()
+    });
+    let router = Router::new()
+        .route("/hook", post(receive))
+        .with_state(receiver.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let store = Store::open(&directory.path().join("store.db"))
+        .await
+        .unwrap();
     let mut settings = CollectorSettings::new(directory.path().to_owned());
-    settings.webhooks = vec![Webhook { url: url.clone(), secret: SECRET.to_owned().into() }];
+    settings.webhooks = vec![Webhook {
+        url: url.clone(),
+        secret: SECRET.to_owned().into(),
+    }];
     let (stop, stopped) = watch::channel(false);
     let run = tokio::spawn(run(store.clone(), Arc::new(settings), stopped));
-    Bench { store, url, receiver, stop, run, _directory: directory }
+    Bench {
+        store,
+        url,
+        receiver,
+        stop,
+        run,
+        _directory: directory,
+    }
 }
 
 impl Bench {
@@ -86,7 +123,12 @@ impl Bench {
     async fn settled(&self, count: usize) -> Vec<Delivery> {
         loop {
             let all = deliveries(&self.store, None, None, 100).await.unwrap();
-            if all.iter().filter(|one| one.delivered.is_some() || one.given_up.is_some()).count() >= count {
+            if all
+                .iter()
+                .filter(|one| one.delivered.is_some() || one.given_up.is_some())
+                .count()
+                >= count
+            {
                 return all;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +137,10 @@ impl Bench {
 
     fn got(&self) -> Vec<String> {
         let got = self.receiver.got.lock().unwrap();
-        assert!(got.iter().all(|(_, good)| *good), "a delivery was not signed as it should be");
+        assert!(
+            got.iter().all(|(_, good)| *good),
+            "a delivery was not signed as it should be"
+        );
         got.iter().map(|(id, _)| id.clone()).collect()
     }
 
@@ -111,7 +156,10 @@ async fn a_refused_delivery_comes_again_under_the_same_id_and_later_steps_wait_f
     bench.put("01-opened", "v1").await;
     bench.put("02-updated", "v1").await;
     bench.settled(2).await;
-    assert_eq!(bench.got(), ["01-opened", "01-opened", "01-opened", "02-updated"]);
+    assert_eq!(
+        bench.got(),
+        ["01-opened", "01-opened", "01-opened", "02-updated"]
+    );
     bench.end().await;
 }
 
@@ -136,6 +184,14 @@ async fn a_receiver_that_is_gone_is_given_up_on_and_says_so() {
     let bench = bench(&[StatusCode::GONE]).await;
     bench.put("01", "v1").await;
     let all = bench.settled(1).await;
-    assert!(all[0].given_up.is_some() && all[0].last_error.as_deref().is_some_and(|error| error.contains("410")), "{:?}", all[0]);
+    assert!(
+        all[0].given_up.is_some()
+            && all[0]
+                .last_error
+                .as_deref()
+                .is_some_and(|error| error.contains("410")),
+        "{:?}",
+        all[0]
+    );
     bench.end().await;
 }
