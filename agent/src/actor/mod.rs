@@ -101,6 +101,8 @@ impl Observer {
             && known.exe == exe
         {
             known.seen = self.now;
+            // Between its exec and its first instruction a process has no command line yet.
+            known.actor = known.actor.take().filter(|actor| actor.cmdline.is_some());
             return;
         }
         let known = Known {

@@ -82,7 +82,7 @@ pub(super) fn flags(stat: &Statx) -> InodeFlags {
 
 pub(super) fn time(stat: &Statx, decision: Decision) -> Option<FileTime> {
     let asked = decision.time && file_type(stat) != FileType::Directory;
-    asked.then(|| FileTime {
+    asked.then_some(FileTime {
         seconds: stat.stx_mtime.tv_sec,
         nanos: stat.stx_mtime.tv_nsec,
     })

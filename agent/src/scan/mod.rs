@@ -226,3 +226,6 @@ pub fn read_entry_wanted(
 ) -> Reading {
     object::read_at_path(root, path, decision, wanted)
 }
+
+#[cfg(test)]
+mod tests;

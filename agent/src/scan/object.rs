@@ -291,23 +291,18 @@ pub(super) fn read_at_path(
 ) -> Reading {
     let progress = Progress::new();
     let mut reader = ObjectReader::new(root, &progress, wanted);
-    let opened = |raw: &[u8]| match root.open_directory(raw) {
-        Ok(opened) => Ok(opened),
-        // A way that leads through a link or a file does not lead to this path.
-        Err(Errno::NOTDIR | Errno::LOOP) => Err(Reading::Absent),
-        Err(errno) => Err(unreadable(&Trouble::Kernel(errno))),
-    };
-    if root.mounted_at(path.as_bytes()).is_some() {
-        return match opened(path.as_bytes()) {
+    let raw = path.as_bytes();
+    if root.mounted_at(raw).is_some() {
+        return match root.open_directory(raw) {
             Ok((directory, _)) => reader.opened_directory(directory.as_fd(), path, decision),
-            Err(reading) => reading,
+            Err(errno) => no_way(errno),
         };
     }
     let parent = path.parent().unwrap_or_else(ImagePath::root);
     let Ok(name) = CString::new(path.name()) else {
         return Reading::Absent;
     };
-    match opened(parent.as_bytes()) {
+    match root.open_directory(parent.as_bytes()) {
         Ok((directory, filesystem)) => {
             let directory = Directory {
                 fd: directory.as_fd(),
@@ -315,7 +310,15 @@ pub(super) fn read_at_path(
             };
             reader.read(directory, &name, path, decision, FileType::Unknown)
         }
-        Err(reading) => reading,
+        Err(errno) => no_way(errno),
+    }
+}
+
+/// A way that leads through a link or a file does not lead to this path.
+fn no_way(errno: Errno) -> Reading {
+    match errno {
+        Errno::NOTDIR | Errno::LOOP => Reading::Absent,
+        errno => unreadable_errno(errno),
     }
 }
 

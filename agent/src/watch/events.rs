@@ -1,7 +1,7 @@
 //! Kinds of events and their words.
 
 use std::fmt;
-use std::ops::BitOrAssign;
+use std::ops::{BitOr, BitOrAssign};
 
 /// Kinds of events, merged. Shown as words joined by commas: the text of `touched.event`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -66,6 +66,14 @@ impl EventSet {
             .into_iter()
             .filter(move |(kind, _)| self.contains(*kind))
             .map(|(_, word)| word)
+    }
+}
+
+impl BitOr for EventSet {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
     }
 }
 

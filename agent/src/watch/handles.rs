@@ -264,7 +264,7 @@ impl Resolver {
             let link = format!("/proc/self/fd/{}", object.as_raw_fd());
             match rustix::fs::readlinkat(CWD, link, Vec::new()) {
                 Ok(shown) => {
-                    let place = self.from_shown(filesystem, &object, shown.as_bytes())?;
+                    let place = self.as_shown(filesystem, &object, shown.as_bytes())?;
                     return Ok(match place {
                         Where::At(path) if level > 0 => Where::Below(path),
                         place => place,
@@ -287,7 +287,7 @@ impl Resolver {
     }
 
     /// The place of a path as the kernel shows it, relative to the clone or, without one, absolute.
-    fn from_shown(
+    fn as_shown(
         &self,
         filesystem: &Filesystem,
         object: &OwnedFd,

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attestation::path::ImagePath;
 use attestation::scope::Scope;
@@ -65,6 +65,12 @@ pub struct Taken {
     pub mounts_changed: bool,
     /// A [`Waker`] was used.
     pub woken: bool,
+}
+
+impl Taken {
+    fn says_something(&self) -> bool {
+        !self.places.is_empty() || self.lost.is_some() || self.mounts_changed || self.woken
+    }
 }
 
 /// Why nothing can be watched.
@@ -136,20 +142,36 @@ impl Watch {
     /// Waits until there is something to say, somebody wakes it, or the time is over.
     #[must_use]
     pub fn take(&self, timeout: Duration) -> Taken {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut left = timeout;
+        loop {
+            let taken = self.take_once(left);
+            if taken.says_something() {
+                return taken;
+            }
+            // What was told lies out of scope: as if nothing had been.
+            left = deadline.map_or(timeout, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return taken;
+            }
+        }
+    }
+
+    fn take_once(&self, timeout: Duration) -> Taken {
         let gathered = self.board.take(timeout);
-        let mut taken = Taken {
-            places: Vec::new(),
+        let places = match &self.mechanism {
+            _ if gathered.seen.is_empty() => Vec::new(),
+            Mechanism::Fanotify(watch) => watch.resolve(gathered.seen, gathered.generation),
+            Mechanism::Notify(watch) => watch.resolve(gathered.seen),
+        };
+        Taken {
+            places,
             lost: gathered.lost.map(|cause| Lost { cause }),
             mounts_changed: gathered.mounts_changed,
             woken: gathered.woken,
-        };
-        if !gathered.seen.is_empty() {
-            taken.places = match &self.mechanism {
-                Mechanism::Fanotify(watch) => watch.resolve(gathered.seen, gathered.generation),
-                Mechanism::Notify(watch) => watch.resolve(gathered.seen),
-            };
         }
-        taken
     }
 
     /// What ends a [`Watch::take`] from another thread.
@@ -173,3 +195,6 @@ impl Waker {
         self.board.wake();
     }
 }
+
+#[cfg(test)]
+mod tests;
