@@ -5,7 +5,7 @@ use crate::tree::{Branch, Node, Tree, bit, combine, depth_below, first_differenc
 
 pub(super) fn build(mut leaves: Vec<(Digest, Digest)>) -> Tree {
     // Stable, so that of one key's leaves the last one comes last.
-    leaves.sort_by(|one, other| one.0.cmp(&other.0));
+    leaves.sort_by_key(|leaf| leaf.0);
     leaves.dedup_by(|later, kept| {
         let same = later.0 == kept.0;
         if same {

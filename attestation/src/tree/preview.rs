@@ -41,7 +41,7 @@ struct Hanging {
 
 pub(super) fn root_with(tree: &Tree, changes: &[Change]) -> Digest {
     let mut sorted = changes.to_vec();
-    sorted.sort_by(|one, other| one.0.cmp(&other.0));
+    sorted.sort_by_key(|change| change.0);
     sorted.dedup_by(|later, kept| {
         let same = later.0 == kept.0;
         if same {
