@@ -635,8 +635,8 @@ fn what_may_not_be_read_is_a_finding() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("secret"), b"").unwrap();
     fs::create_dir(dir.path().join("closed")).unwrap();
-    fs::set_permissions(dir.path().join("secret"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(dir.path().join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("secret"), fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(dir.path().join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     let all = found(&open(dir.path()));
     if rustix::process::geteuid().is_root() {
         // Nothing is closed to root here; the walk as another user is a test of the whole program.

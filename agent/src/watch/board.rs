@@ -12,8 +12,9 @@ use attestation::time::Timestamp;
 
 use super::EventSet;
 
-/// Places kept between two takes: what a package upgrade or a large unpack brings in a second, some 20 MiB.
-const PLACE_LIMIT: usize = 65_536;
+/// Places kept between two takes: a hundred thousand removals bring two each (the name, and the object without one); at
+/// some 180 bytes a place they are 45 MiB at the worst.
+const PLACE_LIMIT: usize = 262_144;
 /// Directories known to be of no interest. When full it is emptied and learnt anew.
 const IGNORED_LIMIT: usize = 65_536;
 

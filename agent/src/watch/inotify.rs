@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -39,8 +40,9 @@ type Told = notify::Result<notify::Event>;
 pub(super) struct NotifyWatch {
     scope: Scope,
     limits: Arc<Mutex<Vec<String>>>,
-    /// Dropped to end the thread.
-    alive: Option<SyncSender<Told>>,
+    ended: Arc<AtomicBool>,
+    /// Ends the wait of the thread.
+    bell: SyncSender<Told>,
     follower: Option<JoinHandle<()>>,
 }
 
@@ -66,6 +68,7 @@ impl NotifyWatch {
         let config = Config::default().with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(tell, config).map_err(failed)?;
         let limits = Arc::new(Mutex::new(standing_limits(refused)));
+        let ended = Arc::new(AtomicBool::new(false));
         let base = fs::canonicalize(path).map_err(|error| failed(notify::Error::io(error)))?;
         let mut follower = Follower {
             watcher,
@@ -77,6 +80,7 @@ impl NotifyWatch {
             scope: scope.clone(),
             board: Arc::clone(board),
             limits: Arc::clone(&limits),
+            ended: Arc::clone(&ended),
         };
         let base = follower.base.clone();
         follower
@@ -91,7 +95,8 @@ impl NotifyWatch {
         Ok(Self {
             scope: scope.clone(),
             limits,
-            alive: Some(sender),
+            ended,
+            bell: sender,
             follower: Some(follower),
         })
     }
@@ -141,18 +146,14 @@ impl NotifyWatch {
 
 impl Drop for NotifyWatch {
     fn drop(&mut self) {
-        if let Some(alive) = self.alive.take() {
-            // A full queue is being worked off, so the end is seen there as well, when the sender is gone.
-            drop(alive.try_send(Err(notify::Error::generic(END))));
-        }
+        self.ended.store(true, Ordering::Release);
+        // A full queue rings as well.
+        drop(self.bell.try_send(Ok(notify::Event::default())));
         if let Some(follower) = self.follower.take() {
             drop(follower.join());
         }
     }
 }
-
-/// The message that ends the thread.
-const END: &str = "the watch ends";
 
 fn standing_limits(refused: &std::io::Error) -> Vec<String> {
     [
@@ -173,18 +174,15 @@ struct Follower {
     scope: Scope,
     board: Arc<Board>,
     limits: Arc<Mutex<Vec<String>>>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Follower {
     fn run(mut self, receiver: &Receiver<Told>) {
         let table = mounts::open_table().ok();
-        loop {
+        while !self.ended.load(Ordering::Acquire) {
             match receiver.recv_timeout(TICK) {
                 Ok(Ok(event)) => self.tell(&event),
-                Ok(Err(error)) if matches!(&error.kind, notify::ErrorKind::Generic(text) if text == END) =>
-                {
-                    return;
-                }
                 Ok(Err(error)) => self.board.lose(&format!("inotify: {error}")),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -88,9 +88,6 @@ pub enum WatchError {
     /// The reader thread could not be started.
     #[error("cannot start the thread that reads events")]
     Thread(#[source] std::io::Error),
-    /// The descriptor that ends the reader could not be made.
-    #[error("cannot make an event descriptor")]
-    Bell(#[source] std::io::Error),
 }
 
 /// A running watch; it ends when dropped.
