@@ -1,2 +1,36 @@
 //! The collector: takes attestations, appraises them against images, keeps the evidence and tells people.
+//!
+//! Decisions are plain functions over values (`ingest::sequence`, `violations::steps`, `fleet::status`, the attestation crate's
+//! appraisal); sockets, files, the clock and the store stand at the edge and call them.
 #![forbid(unsafe_code)]
+
+pub mod access;
+pub mod alerts;
+pub mod api;
+pub mod assignments;
+pub mod authority;
+pub mod clock;
+pub mod config;
+pub mod door;
+pub mod enrolment;
+pub mod events;
+pub mod files;
+pub mod fleet;
+pub mod images;
+pub mod ingest;
+pub mod init;
+pub mod journal;
+pub mod keys;
+pub mod log;
+pub mod metrics;
+pub mod problem;
+pub mod program;
+mod serve;
+pub mod settings;
+pub mod state;
+pub mod store;
+pub mod violations;
+pub mod web;
+
+pub use self::init::{InitError, Initialised, init};
+pub use self::serve::{Running, StartError, start};

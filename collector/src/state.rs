@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use attestation::time::Timestamp;
+use tokio::sync::Semaphore;
 
+use crate::assignments::Assignments;
 use crate::authority::Authority;
 use crate::images::ImageCache;
-use crate::ingest::Challenges;
+use crate::ingest::{Budgets, Challenges, Listed};
 use crate::keys::CollectorKeys;
 use crate::metrics::Metrics;
 use crate::settings::CollectorSettings;
@@ -28,8 +30,16 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// The agents' certificate authority.
     pub authority: Arc<Authority>,
+    /// What each group must be.
+    pub assignments: Arc<Assignments>,
+    /// What each node may send.
+    pub budgets: Arc<Budgets>,
     /// Open challenges.
     pub challenges: Arc<Challenges>,
+    /// Differences of statements that later ones name by `as`.
+    pub listed: Listed,
+    /// Requests that are verified and appraised on blocking threads at once.
+    pub bench: Arc<Semaphore>,
     /// When this run began.
     pub started: Timestamp,
     /// What was really bound.

@@ -78,8 +78,8 @@ pub fn router(app: AppState, closing: watch::Receiver<bool>) -> Router {
         .merge(web::routes())
         .fallback(nothing)
         .layer(from_fn_with_state(store, gate))
-        .layer(CompressionLayer::new().gzip(true))
         .layer(from_fn(around))
+        .layer(CompressionLayer::new().gzip(true))
         .with_state(people)
 }
 

@@ -1,7 +1,7 @@
 //! The writer: one task, one connection. It takes what is queued (at most a group), runs it in one transaction, commits,
 //! and only then answers. Nobody is told of anything that is not on the disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -69,12 +69,28 @@ impl Writing {
 #[derive(Default)]
 pub struct NodeCache {
     rows: HashMap<String, NodeRow>,
+    /// Nodes that are known to have no open violation.
+    clean: HashSet<String>,
 }
 
 impl NodeCache {
     /// Drops a node: the next look reads the store.
     pub fn forget(&mut self, id: &str) {
         self.rows.remove(id);
+    }
+
+    /// Whether a node is known to have no open violation.
+    pub fn is_clean(&self, id: &str) -> bool {
+        self.clean.contains(id)
+    }
+
+    /// Remembers whether a node has open violations.
+    pub fn set_clean(&mut self, id: &str, clean: bool) {
+        if !clean {
+            self.clean.remove(id);
+        } else if self.clean.len() < CACHED_NODES && !self.clean.contains(id) {
+            self.clean.insert(id.to_owned());
+        }
     }
 
     fn keep(&mut self, row: NodeRow) {

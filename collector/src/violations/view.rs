@@ -5,97 +5,10 @@ use attestation::statement::Actor;
 use attestation::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// How grave a violation is.
+pub use attestation::severity::Severity;
 /// What a violation is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// One entry is not as expected.
-    Difference,
-    /// Above a thousand differences on a node: one violation for all.
-    Many,
-    /// Something is mounted where section 6 of FORMATS.md does not expect it.
-    Mount,
-    /// A sealed path was written and put back.
-    Touched,
-    /// The agent did not see for a while.
-    Gap,
-    /// No fresh statement for three intervals.
-    Silence,
-    /// Two statements with one sequence.
-    Fork,
-    /// A node sent another node's bytes.
-    Replay,
-    /// A node went on behind, or past, what the collector had.
-    Rewind,
-    /// The differences do not give the attested tree.
-    Unexplained,
-    /// The node is an older image than all allowed.
-    Rollback,
-    /// The node is an image that it may not be.
-    UnknownImage,
-    /// The node shows less assurance than it was enrolled with.
-    Downgrade,
-    /// The node sends more than its budget.
-    Flood,
-}
-
-impl Kind {
-    /// As in JSON and in the store.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Difference => "difference",
-            Self::Many => "many",
-            Self::Mount => "mount",
-            Self::Touched => "touched",
-            Self::Gap => "gap",
-            Self::Silence => "silence",
-            Self::Fork => "fork",
-            Self::Replay => "replay",
-            Self::Rewind => "rewind",
-            Self::Unexplained => "unexplained",
-            Self::Rollback => "rollback",
-            Self::UnknownImage => "unknown-image",
-            Self::Downgrade => "downgrade",
-            Self::Flood => "flood",
-        }
-    }
-
-    /// The kind that is written so, if any.
-    pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
-    }
-}
-
-/// How much it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing.
-    Low,
-    /// To be looked at in working hours.
-    Medium,
-    /// To be looked at today.
-    High,
-    /// To be looked at now.
-    Critical,
-}
-
-impl Severity {
-    /// As in JSON and in the store.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// The severity that is written so, if any.
-    pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
-    }
-}
+pub use attestation::violation::ViolationKind as Kind;
 
 /// What happened to a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

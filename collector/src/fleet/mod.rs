@@ -1,0 +1,11 @@
+//! The fleet: what a node's status is, who lets nodes in, and what they are called.
+
+mod changes;
+mod retire;
+mod status;
+mod tokens;
+
+pub use self::changes::{approve, move_to_group, rename, set_state};
+pub use self::retire::retire_gone;
+pub use self::status::{Status, status};
+pub use self::tokens::{CreatedToken, create_join_token, hash_secret};

@@ -1,0 +1,251 @@
+//! From a request at the agents' door to receipts: certificate, node, signature, sequence and chain, explanation, verdict. The
+//! challenge decides only whether a statement makes its node fresh.
+
+mod budget;
+mod challenge;
+mod listed;
+mod prepare;
+mod record;
+mod refusal;
+mod sequence;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use attestation::dsse::{Envelope, VerifiedStatement};
+use attestation::key::{NodeId, PublicKey};
+use attestation::statement::{Attestation, Difference};
+use attestation::time::Timestamp;
+use attestation::wire::{AttestationsAnswer, AttestationsRequest, ChallengeAnswer, MAX_STATEMENTS};
+use http::StatusCode;
+use sqlx::Row;
+
+use crate::clock;
+use crate::images::LoadedImage;
+use crate::problem::ProblemResponse;
+use crate::state::AppState;
+use crate::store::{NodeRow, NodeState, StoreError};
+
+pub use self::budget::{Budgets, Exceeded};
+pub use self::challenge::{Challenges, Issued, NoRandom, Taken};
+pub use self::listed::{Listed, current_differences};
+pub use self::prepare::{Bench, Prepared, prepare, verify};
+pub use self::record::{Recorded, Refuse};
+pub use self::refusal::{Code, Refusal, note};
+pub use self::sequence::{LOST, Place, expected, place};
+
+/// Below this a request is verified where it arrives: a change of thread costs more.
+const INLINE: usize = 32 << 10;
+/// Statements made before a node can have heard of a new assignment: for so many intervals, and at least so many seconds.
+const GRACE_INTERVALS: u64 = 3;
+const GRACE_SECONDS: u64 = 10;
+
+/// The node that a certificate names, if it may speak.
+pub async fn speaker(state: &AppState, id: &str) -> Result<NodeRow, ProblemResponse> {
+    let row: Option<NodeRow> =
+        sqlx::query_as("SELECT * FROM nodes WHERE id = ?").bind(id).fetch_optional(state.store.read_pool()).await?;
+    let refuse = |code, detail: &str| Err(ProblemResponse::new(StatusCode::FORBIDDEN, code, detail));
+    match row {
+        None => refuse("unknown-node", "no node has the certificate's id; enrol again"),
+        Some(row) => match row.state {
+            NodeState::Active | NodeState::Suspended => Ok(row),
+            // One that said goodbye, was retired for staying away, and is back.
+            NodeState::Retired if row.stopped.is_some() => Ok(row),
+            NodeState::Retired => refuse("unknown-node", "this node was replaced; enrol again"),
+            NodeState::Pending => refuse("pending", "this node waits for approval"),
+            NodeState::Banned => refuse("banned", "this node is banned"),
+        },
+    }
+}
+
+/// Answers `POST /agent/v1/challenge`.
+pub async fn challenge(state: &AppState, id: &str) -> Result<ChallengeAnswer, ProblemResponse> {
+    let node = speaker(state, id).await?;
+    let issued = issue(state, id)?;
+    Ok(ChallengeAnswer {
+        challenge: issued.challenge,
+        expires: issued.expires,
+        interval: state.settings.interval,
+        assignment: state.assignments.of(&node.group).map(|current| current.payload),
+        requests: Vec::new(),
+        expected: expected(node.sequence, node.previous),
+    })
+}
+
+/// Answers `POST /agent/v1/attestations`.
+pub async fn submit(
+    state: &AppState,
+    id: &str,
+    request: AttestationsRequest,
+    plain: usize,
+) -> Result<AttestationsAnswer, ProblemResponse> {
+    let (received, instant) = (clock::now(), Instant::now());
+    let node = speaker(state, id).await?;
+    if request.statements.is_empty() || request.statements.len() > MAX_STATEMENTS {
+        return Err(ProblemResponse::malformed(format!("a request has 1 to {MAX_STATEMENTS} statements")));
+    }
+    if let Err(exceeded) = state.budgets.spend(id, request.statements.len(), plain, instant) {
+        record::flood(state, &node, received).await?;
+        return Err(ProblemResponse::new(StatusCode::TOO_MANY_REQUESTS, "flood", "above the node's budget")
+            .with_retry_after(exceeded.retry_after));
+    }
+    let work = Work::new(&node, received)?;
+    let (verified, refuse) = work.verify(state, request.statements, plain).await?;
+    let wanted = verified.iter().filter_map(|statement| statement.predicate().challenge.as_deref());
+    let taken = state.challenges.take(id, wanted, instant);
+    let prepared = work.prepare(state, &node, verified, &taken, plain).await;
+    let recorded = match prepared {
+        Ok(prepared) => record::record(state, &node, prepared, refuse, received, state.budgets.calm(id, instant)).await.map_err(ProblemResponse::from),
+        Err(problem) => Err(problem),
+    };
+    let recorded = match recorded {
+        Ok(recorded) => recorded,
+        Err(problem) => {
+            state.challenges.give_back(taken);
+            return Err(problem);
+        }
+    };
+    state.metrics.ingest_seconds.observe(instant.elapsed().as_secs_f64());
+    answer(state, id, &node.group, recorded)
+}
+
+fn answer(state: &AppState, id: &str, group: &str, recorded: Recorded) -> Result<AttestationsAnswer, ProblemResponse> {
+    let issued = issue(state, id)?;
+    Ok(AttestationsAnswer {
+        receipts: recorded.receipts,
+        verdict: recorded.verdict,
+        fresh: recorded.fresh,
+        challenge: issued.challenge,
+        expires: issued.expires,
+        interval: state.settings.interval,
+        assignment: state.assignments.of(group).map(|current| current.payload),
+        requests: Vec::new(),
+        refused: recorded.refused,
+    })
+}
+
+fn issue(state: &AppState, id: &str) -> Result<Issued, ProblemResponse> {
+    state.challenges.issue(id, clock::now(), Instant::now()).map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "no challenge");
+        ProblemResponse::internal()
+    })
+}
+
+/// One request's work outside the writer.
+struct Work {
+    node: NodeId,
+    key: PublicKey,
+    received: Timestamp,
+}
+
+type Verified = Vec<VerifiedStatement<Attestation>>;
+
+impl Work {
+    fn new(node: &NodeRow, received: Timestamp) -> Result<Self, ProblemResponse> {
+        let corrupt = |what: String| ProblemResponse::from(StoreError::corrupt(what));
+        let key = PublicKey::from_pem(&node.public_key).map_err(|error| corrupt(format!("nodes.public_key: {error}")))?;
+        let id = node.id.parse().map_err(|_bad| corrupt("nodes.id".to_owned()))?;
+        Ok(Self { node: id, key, received })
+    }
+
+    /// Verifies in order, up to the first that is not this node's; the rest is not looked at.
+    async fn verify(&self, state: &AppState, statements: Vec<Envelope>, size: usize) -> Result<(Verified, Option<Refuse>), ProblemResponse> {
+        let (node, key) = (self.node.clone(), self.key.clone());
+        let (verified, failed) = on_bench(state, size, move || {
+            let mut verified = Vec::with_capacity(statements.len());
+            for (index, envelope) in statements.into_iter().enumerate() {
+                match verify(&envelope, &node, &key) {
+                    Ok(statement) => verified.push(statement),
+                    Err(code) => return (verified, Some((index, code, envelope))),
+                }
+            }
+            (verified, None)
+        })
+        .await?;
+        let Some((index, code, envelope)) = failed else { return Ok((verified, None)) };
+        let code = if code == Code::AnotherNode && is_anothers(state, &envelope).await? { Code::Replay } else { code };
+        Ok((verified, Some(Refuse { index, code, envelope })))
+    }
+
+    async fn prepare(
+        &self,
+        state: &AppState,
+        row: &NodeRow,
+        verified: Verified,
+        taken: &Taken,
+        size: usize,
+    ) -> Result<Vec<Prepared>, ProblemResponse> {
+        let grace = (state.settings.interval.saturating_mul(GRACE_INTERVALS)).max(GRACE_SECONDS);
+        let mut jobs = Vec::with_capacity(verified.len());
+        let mut within: Vec<(u64, Arc<Vec<Difference>>)> = Vec::new();
+        for statement in verified {
+            let said = statement.predicate();
+            let image = self.image(state, &statement).await?;
+            let assignment = state.assignments.for_statement(&row.group, said.image.as_ref(), self.received, grace);
+            let differences = match said.r#as {
+                Some(sequence) => match within.iter().find(|(at, _)| *at == sequence) {
+                    Some((_, listed)) => Some(Arc::clone(listed)),
+                    None => state.listed.of(&state.store, &row.id, sequence).await?,
+                },
+                None => {
+                    let listed = Arc::new(said.differences.clone());
+                    within.push((said.sequence, Arc::clone(&listed)));
+                    Some(listed)
+                }
+            };
+            let fresh = taken.holds(said.challenge.as_deref());
+            jobs.push((statement, differences, image, assignment, fresh));
+        }
+        let (node, key, received) = (self.node.clone(), self.key.clone(), self.received);
+        let (keys, settings) = (Arc::clone(&state.keys), Arc::clone(&state.settings));
+        let prepared = on_bench(state, size, move || {
+            jobs.into_iter()
+                .map(|(statement, differences, image, assignment, fresh)| {
+                    let bench =
+                        Bench { node: &node, key: &key, assignment: assignment.as_deref(), keys: &keys, origin: &settings.origin, received };
+                    prepare(&bench, statement, differences, image, fresh)
+                })
+                .collect::<Result<Vec<_>, Code>>()
+        })
+        .await?;
+        prepared.map_err(|_failed| ProblemResponse::internal())
+    }
+
+    async fn image(
+        &self,
+        state: &AppState,
+        statement: &VerifiedStatement<Attestation>,
+    ) -> Result<Option<Arc<LoadedImage>>, ProblemResponse> {
+        let Some(image) = &statement.predicate().image else { return Ok(None) };
+        state.images.get(image).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "image not loaded");
+            ProblemResponse::internal()
+        })
+    }
+}
+
+/// Whether an envelope is a statement that another known node has signed.
+async fn is_anothers(state: &AppState, envelope: &Envelope) -> Result<bool, ProblemResponse> {
+    let Ok(header) = envelope.peek_header() else { return Ok(false) };
+    let Some(subject) = header.subject.first() else { return Ok(false) };
+    let row = sqlx::query("SELECT public_key FROM nodes WHERE id = ?")
+        .bind(&subject.name)
+        .fetch_optional(state.store.read_pool())
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    let pem: String = row.try_get("public_key")?;
+    Ok(PublicKey::from_pem(&pem).is_ok_and(|key| envelope.verify::<Attestation>(std::slice::from_ref(&key), 1).is_ok()))
+}
+
+/// Runs what hashes and verifies: small requests here, others on a blocking thread, a bounded number at once.
+async fn on_bench<T, F>(state: &AppState, size: usize, work: F) -> Result<T, ProblemResponse>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    if size <= INLINE {
+        return Ok(work());
+    }
+    let _place = state.bench.acquire().await.map_err(|_closed| ProblemResponse::internal())?;
+    tokio::task::spawn_blocking(work).await.map_err(|_gone| ProblemResponse::internal())
+}

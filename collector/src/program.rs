@@ -1,0 +1,169 @@
+//! The commands of `pristine-collector`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, ConfigError};
+use crate::files::FileError;
+use crate::init::{InitError, Initialised};
+use crate::keys::KeysError;
+use crate::serve::StartError;
+
+/// The commit that this was built from.
+pub const COMMIT: &str = env!("PRISTINE_COMMIT");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PRISTINE_COMMIT"), ")");
+
+/// Takes attestations, appraises them, keeps the evidence and tells people.
+#[derive(Parser)]
+#[command(name = "pristine-collector", version = VERSION, about, after_help = "Example:\n  pristine-collector init && pristine-collector serve")]
+pub struct Program {
+    #[command(subcommand)]
+    command: Command,
+    /// Logs warnings only.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Logs more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Open the three doors; the journal goes to standard output.
+    #[command(after_help = "Example:\n  pristine-collector serve --config /etc/pristine/collector.toml")]
+    Serve(Configured),
+    /// Make keys, authorities, store and the first administrator, who is printed once.
+    #[command(after_help = "Example:\n  pristine-collector init --format json")]
+    Init(Initialise),
+}
+
+#[derive(Args)]
+struct Configured {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Initialise {
+    #[command(flatten)]
+    configured: Configured,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Why a command could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The configuration is refused.
+    #[error("configuration refused")]
+    Config(#[from] ConfigError),
+    /// `init` could not be done.
+    #[error("not initialised")]
+    Init(#[from] InitError),
+    /// The collector could not be started.
+    #[error("not started")]
+    Start(#[from] StartError),
+    /// The result could not be printed, or signals cannot be had.
+    #[error("standard output or signals cannot be used")]
+    Io(#[from] std::io::Error),
+}
+
+impl ProgramError {
+    /// 77 permission, 78 configuration, else 2.
+    pub fn exit_code(&self) -> u8 {
+        let file = match self {
+            Self::Config(ConfigError::File(file))
+            | Self::Init(InitError::File(file) | InitError::Keys(KeysError::File(file)))
+            | Self::Start(StartError::File(file) | StartError::Keys(KeysError::File(file))) => Some(file),
+            _ => None,
+        };
+        if file.is_some_and(FileError::is_permission) {
+            return 77;
+        }
+        match self {
+            Self::Config(_) => 78,
+            _ if matches!(file, Some(FileError::Readable { .. } | FileError::Writable { .. })) => 78,
+            Self::Start(StartError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => 77,
+            _ => 2,
+        }
+    }
+}
+
+impl Program {
+    /// What is logged where the environment does not say.
+    pub fn log_filter(&self) -> &'static str {
+        match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (false, 0) => "info",
+            (false, 1) => "debug,sqlx=info,hyper=info,h2=info,rustls=info",
+            (false, _) => "trace",
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub async fn run(program: Program) -> Result<(), ProgramError> {
+    match program.command {
+        Command::Serve(configured) => serve(configured).await,
+        Command::Init(initialise) => init(initialise).await,
+    }
+}
+
+async fn serve(configured: Configured) -> Result<(), ProgramError> {
+    let settings = config::load(configured.config.as_deref())?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    let running = crate::start(settings, shutdown).await?;
+    let scheme = if running.ops_tls { "https" } else { "http" };
+    tracing::info!(
+        event = "ready",
+        agents = %running.agents,
+        join = %running.join,
+        ops = %running.ops,
+        url = format!("{scheme}://{}", running.ops),
+        version = VERSION,
+        "three doors are open"
+    );
+    running.wait().await;
+    Ok(())
+}
+
+async fn init(initialise: Initialise) -> Result<(), ProgramError> {
+    let settings = config::load(initialise.configured.config.as_deref())?;
+    let made = crate::init(&settings).await?;
+    let text = match initialise.format {
+        Format::Json => serde_json::to_string(&made).unwrap_or_default(),
+        Format::Text => told(&made),
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn told(made: &Initialised) -> String {
+    format!(
+        "The first administrator, printed this once:\n  user      {}\n  password  {}\n  API token {}\n\
+         The agents' certificate authority:\n  file      {}\n  sha256    {}\nNow: pristine-collector serve",
+        made.user, made.password, made.token, made.ca, made.ca_sha256
+    )
+}
