@@ -20,6 +20,7 @@ use crate::event::{AgentEvent, Observer};
 use crate::identity::{self, Held, IdentityError};
 use crate::image::{ImageStore, Publishers, StoreError};
 use crate::link::Link;
+use crate::service::Service;
 use crate::spool::{Spool, SpoolError};
 use crate::status::{self, Board};
 use crate::tls::{self, TlsError};
@@ -92,6 +93,7 @@ struct Started {
     board: Board,
     state: PathBuf,
     engine: oneshot::Receiver<()>,
+    service: Arc<Service>,
 }
 
 /// Opens everything, and starts the engine's thread.
@@ -133,6 +135,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         },
         before,
     };
+    let service = Arc::new(Service::from_environment());
     let engine = Engine::new(EngineParts {
         root: settings.root.clone(),
         threads: settings.scan_threads,
@@ -144,6 +147,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         link: Arc::clone(&link),
         board: board.clone(),
         observer: observer.clone(),
+        service: Arc::clone(&service),
     });
     let uplink = Uplink::new(UplinkParts {
         publishers: Publishers::new(settings.publishers.clone(), identity.publishers.clone()),
@@ -165,13 +169,15 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
             drop(ended);
         })
         .map_err(|_| RunError::Engine)?;
+    let state = settings.state.clone();
     Ok(Started {
         uplink,
         link,
         chain,
         board,
-        state: settings.state.clone(),
+        state,
         engine: engine_ended,
+        service,
     })
 }
 
@@ -209,6 +215,7 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
         board,
         state,
         mut engine,
+        service,
     } = started;
     let mut uplink = Box::pin(uplink.run());
     let mut status = Box::pin(async {
@@ -217,6 +224,7 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
         // The agent goes on without.
         std::future::pending::<()>().await;
     });
+    service.ready();
     let ended = tokio::select! {
         () = shutdown => false,
         () = &mut uplink => true,
@@ -227,6 +235,7 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
         return Err(RunError::Engine);
     }
     tracing::info!("stopping");
+    service.stopping();
     link.order(|orders| orders.stop = true);
     // The uplink goes on while the engine signs, and after, until the goodbye is through or the time is over.
     let signed = tokio::select! {

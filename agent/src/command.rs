@@ -157,7 +157,7 @@ fn refused_permission(failure: &Failure) -> bool {
 pub async fn perform(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings(arguments.config.as_deref())?;
     match arguments.command {
-        Command::Run => run(settings).await,
+        Command::Run => run(settings, arguments.config.as_deref()).await,
         Command::Enroll(enroll) => self::enroll(settings, enroll, arguments.format).await,
         Command::Status => show_status(&settings, arguments.format).await,
     }
@@ -172,17 +172,35 @@ fn settings(path: Option<&Path>) -> Result<AgentSettings, ConfigError> {
     }
 }
 
-async fn run(settings: AgentSettings) -> Result<(), Failure> {
+/// Runs until a signal; SIGHUP begins anew with the configuration as it is then, if that is right.
+async fn run(mut settings: AgentSettings, config: Option<&Path>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let mut reload = signal(SignalKind::hangup()).map_err(Failure::Signals)?;
+    loop {
+        tracing::info!(version = VERSION, root = %settings.root.display(), "pristine-agent starts");
+        let mut again = None;
+        let shutdown = async {
+            while again.is_none() {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = reload.recv() => {}
+                }
+                match self::settings(config) {
+                    Ok(read) => again = Some(read),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "the configuration is not taken")
+                    }
+                }
+            }
+        };
+        Box::pin(pristine_agent::run(settings, shutdown, None)).await?;
+        match again {
+            Some(read) => settings = read,
+            None => return Ok(()),
         }
-    };
-    tracing::info!(version = VERSION, root = %settings.root.display(), "pristine-agent starts");
-    Ok(Box::pin(pristine_agent::run(settings, shutdown, None)).await?)
+    }
 }
 
 async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Result<(), Failure> {

@@ -108,7 +108,7 @@ pub enum EnrolError {
     },
     /// Refused for another reason.
     #[error("the collector refused the enrolment: {0}")]
-    Refused(#[source] Problem),
+    Refused(#[source] Box<Problem>),
     /// The answer is for another key.
     #[error("the collector answered for node {answered}, this one is {own}")]
     OtherNode {
@@ -242,7 +242,7 @@ async fn ask_one(
             .read()
             .map(|admitted| Answer::Admitted(Box::new(admitted)))
             .map_err(unreachable),
-        429 | 500..=599 => Err(unreachable(TransportError::Refused(answer.problem()))),
+        429 | 500..=599 => Err(unreachable(TransportError::Refused(Box::new(answer.problem())))),
         _ => Ok(Answer::Refused(answer.problem())),
     }
 }
@@ -253,7 +253,7 @@ fn refusal(problem: Problem, name: &str, token: Option<&TokenPair>) -> EnrolErro
         409 => EnrolError::NameTaken {
             name: name.to_owned(),
         },
-        _ => EnrolError::Refused(problem),
+        _ => EnrolError::Refused(Box::new(problem)),
     }
 }
 

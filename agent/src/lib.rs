@@ -19,6 +19,7 @@ pub mod journal;
 pub mod link;
 pub mod monitor;
 pub mod scan;
+pub mod service;
 pub mod spool;
 pub mod statement;
 pub mod status;

@@ -35,7 +35,7 @@ pub enum TransportError {
     Unreadable(#[source] attestation::json::JsonError),
     /// The collector answered with an error.
     #[error("refused: {0}")]
-    Refused(Problem),
+    Refused(Box<Problem>),
 }
 
 /// A whole answer.

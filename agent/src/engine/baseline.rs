@@ -18,6 +18,7 @@ use crate::event::{AgentEvent, Observer};
 use crate::image::{Candidate, LinesError};
 use crate::link::Link;
 use crate::scan::{Found, Progress, Root, ScanError, ScanOptions, scan};
+use crate::service::Service;
 
 /// Why there is no first view.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,7 @@ pub(super) struct Baseline<'a> {
     pub(super) threads: usize,
     pub(super) link: &'a Link,
     pub(super) observer: &'a Observer,
+    pub(super) service: &'a Service,
     /// When the statement before was issued: what changed after it and is as expected was touched.
     pub(super) since: Option<Timestamp>,
     pub(super) now: Timestamp,
@@ -103,6 +105,7 @@ impl Baseline<'_> {
             threads.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(100));
+                    self.service.alive();
                     let (entries, bytes) = (progress.entries(), progress.bytes());
                     self.observer
                         .tell(AgentEvent::ScanProgress { entries, bytes });

@@ -33,6 +33,7 @@ use crate::image::Candidate;
 use crate::link::{Link, Orders};
 use crate::monitor::{Action, Event, Monitor, Pace};
 use crate::scan::{Root, RootError, mount_table};
+use crate::service::Service;
 use crate::statement::Told;
 use crate::status::{Board, State};
 use crate::watch::{Taken, Watch, WatchError};
@@ -47,6 +48,8 @@ const RECHECK: Duration = Duration::from_secs(30);
 const RECHECKED: usize = 256;
 /// After the root could not be looked at.
 const BLIND_RETRY: Duration = Duration::from_secs(30);
+/// The first statement of a run waits so long for a challenge, to be fresh.
+const FIRST_CHALLENGE: Duration = Duration::from_secs(2);
 /// Subtrees that wait to be looked at; more than that is a rescan.
 const SUBTREES: usize = 256;
 /// Gaps of one cause that follow each other are one; this many causes and places are enough to say.
@@ -87,6 +90,8 @@ pub struct EngineParts {
     pub board: Board,
     /// Who is told.
     pub observer: Observer,
+    /// The service manager.
+    pub service: Arc<Service>,
 }
 
 /// Why the root cannot be looked at.
@@ -134,6 +139,8 @@ pub struct Engine {
     unsigned_since: Option<Timestamp>,
     /// The first statement after a start that nobody said goodbye before tells the gap; the next one closes it.
     restart_gap: bool,
+    /// No statement was signed in this run.
+    told_nothing: bool,
     recheck_at: Instant,
 }
 
@@ -163,6 +170,7 @@ impl Engine {
             told: None,
             unsigned_since: None,
             restart_gap: false,
+            told_nothing: true,
             recheck_at: now + RECHECK,
         }
     }
@@ -176,6 +184,7 @@ impl Engine {
                 return;
             }
             self.obey(orders);
+            self.parts.service.alive();
             let taken = self.wait();
             self.take_in(taken);
             self.advance_sweeps();
@@ -257,6 +266,7 @@ impl Engine {
         match self.look_at_all(candidates.clone()) {
             Ok(()) => {
                 self.blind_until = None;
+                self.await_challenge();
                 self.monitor.event(Instant::now(), Event::Rescanned);
                 self.monitor.event(Instant::now(), Event::Begun);
             }
@@ -318,6 +328,7 @@ impl Engine {
             threads: self.parts.threads,
             link: &self.parts.link,
             observer: &self.parts.observer,
+            service: &self.parts.service,
             since: self
                 .parts
                 .facts
@@ -359,6 +370,18 @@ impl Engine {
         self.check_mounts();
         self.tell_watching();
         Ok(())
+    }
+
+    /// A collector that is there gives a challenge within milliseconds; one that is not is not waited for.
+    fn await_challenge(&self) {
+        let end = Instant::now() + FIRST_CHALLENGE;
+        while self.told_nothing && !self.parts.link.is_stopping() {
+            let now = Instant::now();
+            if now >= end || self.parts.link.challenges(now) > 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn open_eyes(
@@ -443,6 +466,9 @@ impl Engine {
         let mut timeout = self.monitor.idle(now);
         if !self.sweeps.is_empty() {
             timeout = timeout.min(SWEEPING);
+        }
+        if let Some(period) = self.parts.service.period() {
+            timeout = timeout.min(period / 2);
         }
         if let Some(until) = self.blind_until {
             timeout = timeout.min(until.saturating_duration_since(now));

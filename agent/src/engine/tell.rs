@@ -129,6 +129,7 @@ impl Engine {
     ) {
         self.parts.link.uplink.notify_one();
         self.touched.clear();
+        self.told_nothing = false;
         if let Some((image, version, total)) = listed {
             let told = Told {
                 sequence: signed.sequence,

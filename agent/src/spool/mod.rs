@@ -169,6 +169,7 @@ impl Spool {
             spool.segments.push(segment);
         }
         durable::sync_directory(directory).map_err(failed)?;
+        spool.order_free();
         in_use.sort_unstable();
         for (generation, number) in in_use {
             spool.generation = generation;
@@ -307,7 +308,7 @@ impl Spool {
             digest: Digest::ZERO,
         };
         if let Err(error) = self.write(&record, &[]) {
-            self.failing = Some(error.to_string());
+            tracing::debug!(%error, "mark statements as receipted");
         }
         self.trim_ring();
     }
@@ -407,6 +408,7 @@ impl Spool {
     /// Writes what is only in memory, in order, and syncs.
     fn settle(&mut self) -> io::Result<()> {
         let mut settled = Vec::new();
+        let mut outcome = Ok(());
         for index in 0..self.kept.len() {
             let Some(kept) = self.kept.get_mut(index) else {
                 break;
@@ -424,23 +426,25 @@ impl Spool {
             let written = self
                 .write(&record, &bytes)
                 .and_then(|()| self.last_place(bytes.len()));
-            let at = written.as_ref().ok().copied();
             if let Some(kept) = self.kept.get_mut(index) {
                 kept.at = Stored::Memory(bytes);
             }
-            match at {
-                Some(place) => settled.push((index, place)),
-                None => break,
+            match written {
+                Ok(place) => settled.push((index, place)),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
             }
-            written?;
         }
+        // What was written before the disk refused counts, and is not written again.
         self.sync()?;
         for (index, (segment, offset)) in settled {
             if let Some(kept) = self.kept.get_mut(index) {
                 kept.at = Stored::Disk { segment, offset };
             }
         }
-        Ok(())
+        outcome
     }
 
     fn last_place(&self, length: usize) -> io::Result<(usize, u64)> {
@@ -549,6 +553,7 @@ impl Spool {
         self.kept
             .retain(|kept| !matches!(kept.at, Stored::Disk { segment, .. } if segment == oldest));
         self.free.push(oldest);
+        self.order_free();
     }
 
     /// Forgets receipted statements beyond the ring; their segments are used over again when space is needed.
@@ -567,6 +572,17 @@ impl Spool {
             bytes = bytes.saturating_sub(u64::from(kept.length));
             receipted -= 1;
         }
+    }
+
+    /// Segments with space of their own are used first, also where the disk is full.
+    fn order_free(&mut self) {
+        let segments = &self.segments;
+        self.free.sort_by_key(|number| {
+            let allocated = segments
+                .get(*number)
+                .is_some_and(|segment| segment.not_preallocated().is_none());
+            (allocated, std::cmp::Reverse(*number))
+        });
     }
 
     fn first_unsent(&self) -> usize {

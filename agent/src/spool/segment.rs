@@ -16,6 +16,7 @@ pub(super) const ROOM: u64 = SEGMENT_BYTES - HEADER - RECORD as u64;
 
 const MAGIC: &[u8; 8] = b"PRSPOOL1";
 const HEADER: u64 = 24;
+const HEADER_BYTES: usize = 24;
 /// Checksum 4, length 4, kind 1, flags 1, two zero bytes, sequence 8, digest 32.
 const RECORD: usize = 52;
 
@@ -98,7 +99,7 @@ impl Segment {
 
     /// Makes the segment empty and the newest.
     pub(super) fn begin(&mut self, generation: u64) -> io::Result<()> {
-        let mut header = [0_u8; HEADER as usize];
+        let mut header = [0_u8; HEADER_BYTES];
         header[..8].copy_from_slice(MAGIC);
         header[8..16].copy_from_slice(&generation.to_le_bytes());
         let sum = crc32fast::hash(&header[..16]);
@@ -176,7 +177,7 @@ fn checksum(generation: u64, bytes: &[u8]) -> u32 {
 }
 
 fn read_header(file: &File) -> io::Result<Option<u64>> {
-    let mut header = [0_u8; HEADER as usize];
+    let mut header = [0_u8; HEADER_BYTES];
     if file.metadata()?.len() < HEADER {
         return Ok(None);
     }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use attestation::digest::Digest;
 use attestation::statement::Gap;
 use attestation::wire::{
-    AttestationsAnswer, ChallengeAnswer, ChallengeRequest, MAX_STATEMENTS, Request, RequestKind,
+    AttestationsAnswer, ChallengeAnswer, ChallengeRequest, MAX_STATEMENTS, Problem, Request,
+    RequestKind,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -223,12 +224,10 @@ impl Uplink {
             );
             return match step {
                 Some(step) => self.perform(&step),
-                None => Err(TransportError::Refused(attestation::wire::Problem::new(
-                    429,
-                    refused.code.clone(),
-                    "later",
-                ))
-                .into()),
+                None => {
+                    let problem = Problem::new(429, refused.code.clone(), "not taken now");
+                    Err(TransportError::Refused(Box::new(problem)).into())
+                }
             };
         }
         if after.is_none() {
@@ -307,15 +306,15 @@ impl Uplink {
             self.jump_announced,
         );
         Ok(match refusal {
-            Refusal::Later => TransportError::Refused(problem).into(),
+            Refusal::Later => TransportError::Refused(Box::new(problem)).into(),
             Refusal::UnknownNode => ExchangeError::UnknownNode,
             Refusal::Split => {
                 self.single = true;
-                TransportError::Refused(problem).into()
+                TransportError::Refused(Box::new(problem)).into()
             }
             Refusal::Step(step) => {
                 self.perform(&step)?;
-                TransportError::Refused(problem).into()
+                TransportError::Refused(Box::new(problem)).into()
             }
         })
     }

@@ -9,6 +9,7 @@ use attestation::digest::Digest;
 use attestation::dsse::{Envelope, EnvelopeError, VerifiedStatement, VerifyError};
 use attestation::key::PublicKey;
 use attestation::statement::{Assignment, Image, StatementError};
+use attestation::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
@@ -57,7 +58,7 @@ pub(super) struct References {
     wanted: Option<Option<Digest>>,
     not_before: Option<Instant>,
     /// The images that the engine compares with.
-    given: Vec<Digest>,
+    given: Vec<(Digest, Option<Timestamp>)>,
 }
 
 impl References {
@@ -112,7 +113,7 @@ impl References {
                 }
                 if complete {
                     self.told = Some(Some(wanted));
-                    parts.images.keep_only(&self.given);
+                    parts.images.keep_only(&self.images());
                 } else {
                     self.again_later(parts);
                 }
@@ -141,18 +142,23 @@ impl References {
     }
 
     fn give(&mut self, parts: &UplinkParts, candidates: Vec<Candidate>) {
-        let images: Vec<Digest> = candidates
+        let given: Vec<_> = candidates
             .iter()
-            .map(|candidate| candidate.reference.payload)
+            .map(|candidate| (candidate.reference.payload, candidate.until))
             .collect();
-        if self.told.is_some() && images == self.given {
+        if self.told.is_some() && given == self.given {
             return;
         }
-        self.given.clone_from(&images);
+        self.given = given;
+        let images = self.images();
         parts.observer.tell(AgentEvent::Assigned { images });
         parts
             .link
             .order(|orders| orders.references = Some(candidates));
+    }
+
+    fn images(&self) -> Vec<Digest> {
+        self.given.iter().map(|(image, _)| *image).collect()
     }
 }
 
@@ -307,7 +313,7 @@ async fn get_envelope(parts: &UplinkParts, url: &str) -> Result<Envelope, FetchE
     };
     let answer = transport::get(&parts.client, url).await.map_err(failed)?;
     if answer.status != 200 {
-        return Err(failed(TransportError::Refused(answer.problem())));
+        return Err(failed(TransportError::Refused(Box::new(answer.problem()))));
     }
     Envelope::from_json(&answer.body).map_err(|source| FetchError::Envelope {
         url: url.to_owned(),
@@ -340,7 +346,7 @@ async fn download(
     if response.status().as_u16() != 200 {
         let problem =
             attestation::wire::Problem::new(response.status().as_u16(), "manifest", "no manifest");
-        return Err(failed(TransportError::Refused(problem)));
+        return Err(failed(TransportError::Refused(Box::new(problem))));
     }
     let mut file = tokio::fs::File::create(to)
         .await
