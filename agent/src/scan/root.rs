@@ -75,7 +75,8 @@ pub(crate) struct Filesystem {
     pub(crate) fsid: [u8; 8],
     /// Handle of its root directory, where it has handles.
     pub(crate) handle: Option<FileHandle>,
-    cloned: bool,
+    /// The clone itself: while it is open the mount counts as a mounted one, for which the kernel takes no lock at each close.
+    tree: Option<OwnedFd>,
 }
 
 impl Root {
@@ -97,7 +98,7 @@ impl Root {
         let main = Filesystem::open_at(&plain, ImagePath::root(), path)?;
         let mut limits = Vec::new();
         let mut mounted = BTreeMap::new();
-        if main.cloned {
+        if main.is_clone() {
             for point in scope.literal_mounts() {
                 if let Some(filesystem) = mounted_at(&plain, &main, path, &point)? {
                     mounted.insert(point.as_bytes().into(), filesystem);
@@ -130,7 +131,7 @@ impl Root {
     /// Whether it is read through a private clone of its mount, below whatever is mounted over it.
     #[must_use]
     pub fn is_clone(&self) -> bool {
-        self.inner.main.cloned
+        self.inner.main.is_clone()
     }
 
     /// What is not read here, in words, as standing limits.
@@ -221,13 +222,17 @@ impl fmt::Debug for Root {
 }
 
 impl Filesystem {
+    fn is_clone(&self) -> bool {
+        self.tree.is_some()
+    }
+
     fn open(
         &self,
         name: &CStr,
         flags: OFlags,
         directory: BorrowedFd<'_>,
     ) -> Result<OwnedFd, Errno> {
-        open_beneath(directory, name, flags, resolve(self.cloned))
+        open_beneath(directory, name, flags, resolve(self.is_clone()))
     }
 
     /// Opens one name of a directory of this file system as a directory.
@@ -246,7 +251,7 @@ impl Filesystem {
         name: &CStr,
         flags: OFlags,
     ) -> Result<OwnedFd, Errno> {
-        if !self.cloned {
+        if !self.is_clone() {
             return self.open(name, flags, directory);
         }
         match rustix::fs::openat(directory, name, flags, Mode::empty()) {
@@ -260,17 +265,14 @@ impl Filesystem {
         }
     }
 
-    fn open_clone(plain: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fn open_clone(plain: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH;
         let tree = rustix::mount::open_tree(plain, c"", flags)?;
-        rustix::fs::openat(
-            tree,
-            c".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&tree, c".", flags, Mode::empty())?;
+        Ok((directory, tree))
     }
 
     /// `shown` is for errors only.
@@ -279,15 +281,15 @@ impl Filesystem {
             path: shown.into(),
             source: errno.into(),
         };
-        let (dir, cloned) = match Self::open_clone(plain) {
-            Ok(dir) => (dir, true),
-            Err(_) => (
-                plain.try_clone().map_err(|source| RootError::Open {
+        let (dir, tree) = match Self::open_clone(plain) {
+            Ok((dir, tree)) => (dir, Some(tree)),
+            Err(_) => {
+                let dir = plain.try_clone().map_err(|source| RootError::Open {
                     path: shown.into(),
                     source,
-                })?,
-                false,
-            ),
+                })?;
+                (dir, None)
+            }
         };
         let fsid = fsid_bytes(rustix::fs::fstatvfs(&dir).map_err(failed)?.f_fsid);
         let handle = sys::name_to_handle(dir.as_fd()).ok();
@@ -296,7 +298,7 @@ impl Filesystem {
             prefix,
             fsid,
             handle,
-            cloned,
+            tree,
         })
     }
 }
@@ -390,7 +392,7 @@ fn mounted_at(
     let (above, above_mount) = device(plain)?;
     let listed =
         || mount_table(root).is_ok_and(|table| table.iter().any(|mount| mount.path == *point));
-    if here == above || here_mount == above_mount || !main.cloned || !listed() {
+    if here == above || here_mount == above_mount || !main.is_clone() || !listed() {
         return Ok(None);
     }
     Filesystem::open_at(&there, point.clone(), &shown).map(Some)
