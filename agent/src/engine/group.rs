@@ -293,3 +293,243 @@ impl Compared {
         true
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
+mod tests {
+    use std::io::Write as _;
+
+    use attestation::statement::{Builder, Image, ManifestRef, Source, Statement, Subject};
+
+    use super::*;
+    use crate::image::{Lines, Reference};
+
+    fn line(path: &str, content: &[u8]) -> Line {
+        let digest = Digest::of(content);
+        let size = content.len();
+        Line::parse(&format!(
+            "{path} type=file mode=0644 uid=0 gid=0 size={size} sha256digest={digest}"
+        ))
+        .unwrap()
+    }
+
+    fn candidate(lines: &[Line], epoch: u64) -> Candidate {
+        let mut file = tempfile::tempfile().unwrap();
+        writeln!(file, "#mtree").unwrap();
+        for line in lines {
+            writeln!(file, "{}", line.as_str()).unwrap();
+        }
+        let time = Timestamp::from_micros(0);
+        let predicate = Image {
+            version: epoch.to_string(),
+            epoch,
+            created: time,
+            expires: None,
+            entries: u64::try_from(lines.len()).unwrap(),
+            bytes: 0,
+            scope: Scope::sealed_all(),
+            mounts: Vec::new(),
+            source: Source::default(),
+            builder: Builder::default(),
+            manifest: ManifestRef {
+                media_type: ManifestRef::MEDIA_TYPE.to_owned(),
+                size: 0,
+                sha256: Digest::ZERO,
+                uncompressed: 0,
+            },
+        };
+        let statement = Statement::about(Subject::of_tree("base", &Digest::ZERO), predicate);
+        let payload = Digest::of(&epoch.to_le_bytes());
+        let reference = Reference {
+            payload,
+            statement,
+            lines: Lines::open(file).unwrap(),
+        };
+        Candidate {
+            reference: Arc::new(reference),
+            until: None,
+        }
+    }
+
+    fn mark(ctime_ns: i64) -> Mark {
+        Mark {
+            ino: 1,
+            ctime_ns,
+            directory: false,
+        }
+    }
+
+    fn observed(line: Option<&Line>, ctime_ns: i64) -> Observed {
+        let mark = line.map(|_| mark(ctime_ns));
+        Observed {
+            line: line.cloned(),
+            mark,
+            error: None,
+            unsettled: false,
+        }
+    }
+
+    /// A view of `lines` that were all read at time 1.
+    fn group(lines: &[Line], images: Vec<Candidate>) -> Group {
+        let mut group = Group {
+            scope: Arc::new(Scope::sealed_all()),
+            tree: Tree::new(),
+            marks: HashMap::new(),
+            unreadable: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            compared: images.into_iter().map(Compared::new).collect(),
+        };
+        for line in lines {
+            let at = Timestamp::from_micros(0);
+            group
+                .apply(&line.path(), observed(Some(line), 1), None, at)
+                .unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn a_change_is_a_difference_until_it_is_put_back_and_then_it_was_touched() {
+        let (a, changed) = (line("./a", b"1"), line("./a", b"2"));
+        let path = a.path();
+        let mut group = group(
+            std::slice::from_ref(&a),
+            vec![candidate(std::slice::from_ref(&a), 1)],
+        );
+        let image = group.tree.root();
+        let at = Timestamp::from_micros(5);
+        assert!(group.compared[0].differences.is_empty());
+
+        let effect = group
+            .apply(&path, observed(Some(&changed), 2), None, at)
+            .unwrap();
+        assert!(effect.changed && !effect.touched);
+        let difference = &group.compared[0].differences[&path];
+        assert_eq!(
+            (&difference.expected, &difference.found),
+            (&Some(a.clone()), &Some(changed.clone()))
+        );
+
+        let again = group
+            .apply(&path, observed(Some(&changed), 2), None, at)
+            .unwrap();
+        assert!(!again.changed && !again.touched);
+
+        let back = group.apply(&path, observed(Some(&a), 3), None, at).unwrap();
+        assert!(back.changed && back.touched);
+        assert!(group.compared[0].differences.is_empty());
+        assert_eq!(group.tree.root(), image);
+        assert_eq!(group.compared[0].version, 2);
+    }
+
+    #[test]
+    fn opened_and_closed_is_not_touched_but_written_with_the_same_is() {
+        let a = line("./a", b"1");
+        let path = a.path();
+        let mut group = group(
+            std::slice::from_ref(&a),
+            vec![candidate(std::slice::from_ref(&a), 1)],
+        );
+        let at = Timestamp::from_micros(5);
+        let effect = group.apply(&path, observed(Some(&a), 1), None, at).unwrap();
+        assert_eq!((effect.changed, effect.touched), (false, false));
+        let effect = group.apply(&path, observed(Some(&a), 2), None, at).unwrap();
+        assert_eq!((effect.changed, effect.touched), (false, true));
+    }
+
+    #[test]
+    fn what_comes_goes_or_cannot_be_read_is_told() {
+        let (a, b) = (line("./a", b"1"), line("./b", b"1"));
+        let mut group = group(
+            std::slice::from_ref(&a),
+            vec![candidate(std::slice::from_ref(&a), 1)],
+        );
+        let at = Timestamp::from_micros(5);
+        assert!(
+            group
+                .apply(&a.path(), observed(None, 0), None, at)
+                .unwrap()
+                .changed
+        );
+        assert!(
+            group
+                .apply(&b.path(), observed(Some(&b), 2), None, at)
+                .unwrap()
+                .changed
+        );
+        assert_eq!(group.compared[0].differences.len(), 2);
+        assert!(
+            group
+                .apply(&b.path(), observed(None, 0), None, at)
+                .unwrap()
+                .touched
+        );
+        assert!(
+            group
+                .apply(&b.path(), observed(None, 0), None, at)
+                .unwrap()
+                .absent
+        );
+        let unreadable = Observed {
+            line: None,
+            mark: None,
+            error: Some("EIO".to_owned()),
+            unsettled: false,
+        };
+        assert!(
+            group
+                .apply(&a.path(), unreadable, None, at)
+                .unwrap()
+                .changed
+        );
+        assert_eq!(group.unreadable.len(), 1);
+        assert!(group.compared[0].differences.contains_key(&a.path()));
+        assert!(
+            group
+                .apply(&a.path(), observed(Some(&a), 3), None, at)
+                .unwrap()
+                .changed
+        );
+        assert!(group.unreadable.is_empty() && group.compared[0].differences.is_empty());
+    }
+
+    #[test]
+    fn the_image_with_the_fewest_differences_counts_and_the_newest_on_a_tie() {
+        let (old, new) = (line("./a", b"1"), line("./a", b"2"));
+        let images = vec![
+            candidate(std::slice::from_ref(&old), 1),
+            candidate(std::slice::from_ref(&new), 2),
+        ];
+        let mut group = group(std::slice::from_ref(&old), images);
+        let now = Timestamp::from_micros(5);
+        let epoch = |group: &Group| {
+            let compared = group.nearest(now).unwrap();
+            compared.candidate.reference.statement.predicate.epoch
+        };
+        assert_eq!(epoch(&group), 1);
+        group
+            .apply(&new.path(), observed(Some(&new), 2), None, now)
+            .unwrap();
+        assert_eq!(epoch(&group), 2);
+        group
+            .apply(&new.path(), observed(None, 0), None, now)
+            .unwrap();
+        assert_eq!(epoch(&group), 2);
+        group.compared[1].candidate.until = Some(Timestamp::from_micros(4));
+        assert_eq!(epoch(&group), 1);
+    }
+
+    #[test]
+    fn what_is_known_below_a_directory_comes_from_image_and_differences() {
+        let (a, b, c) = (line("./d/a", b"1"), line("./d/b", b"1"), line("./e", b"1"));
+        let image = candidate(&[a.clone(), c.clone()], 1);
+        let group = group(&[a.clone(), b.clone(), c], vec![image]);
+        let below = group
+            .known_below(&ImagePath::parse("./d").unwrap())
+            .unwrap();
+        assert_eq!(below.into_iter().collect::<Vec<_>>(), [a.path(), b.path()]);
+    }
+}

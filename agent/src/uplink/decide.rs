@@ -100,7 +100,7 @@ pub(super) fn by_refused(
 ) -> Option<Step> {
     match code {
         // The collector's trouble, or too much at once: the same bytes again.
-        "budget" | "flood" | "busy" | "unavailable" | "store" => None,
+        "internal" | "budget" | "flood" | "busy" | "unavailable" | "store" => None,
         "sequence" => {
             let expected = position(expected?);
             Some(by_standing(standing(expected), expected, jump_announced))

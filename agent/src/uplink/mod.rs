@@ -93,8 +93,8 @@ pub struct Uplink {
     backoff: Backoff,
     /// A gap of cause `lost` was told and has no receipt yet.
     jump_announced: bool,
-    /// The request before was refused whole: one statement at a time until that one is through.
-    single: bool,
+    /// Statements in the next request: fewer after one was refused as a whole, until one is through.
+    statements: usize,
     refreshed: Option<Instant>,
     random: SystemRandom,
 }
@@ -111,7 +111,7 @@ impl Uplink {
             away: false,
             backoff: Backoff::default(),
             jump_announced: false,
-            single: false,
+            statements: MAX_STATEMENTS,
             refreshed: None,
             random: SystemRandom::new(),
         }
@@ -143,8 +143,7 @@ impl Uplink {
             self.references.fetch(&self.parts, &base).await?;
             return Ok(true);
         }
-        let statements = if self.single { 1 } else { MAX_STATEMENTS };
-        let batch = self.parts.chain.batch(statements, BATCH_BYTES)?;
+        let batch = self.parts.chain.batch(self.statements, BATCH_BYTES)?;
         if !batch.is_empty() {
             self.send(batch).await?;
             return Ok(true);
@@ -206,7 +205,7 @@ impl Uplink {
         if let Some(after) = after {
             self.parts.chain.receipted_before(after);
             self.jump_announced = false;
-            self.single = false;
+            self.statements = MAX_STATEMENTS;
         }
         self.parts
             .link
@@ -306,10 +305,16 @@ impl Uplink {
             self.jump_announced,
         );
         Ok(match refusal {
-            Refusal::Later => TransportError::Refused(Box::new(problem)).into(),
+            Refusal::Later => {
+                // A budget lets few through while it does not let many.
+                if problem.status == 429 {
+                    self.statements = (statements / 4).clamp(1, MAX_STATEMENTS);
+                }
+                TransportError::Refused(Box::new(problem)).into()
+            }
             Refusal::UnknownNode => ExchangeError::UnknownNode,
             Refusal::Split => {
-                self.single = true;
+                self.statements = 1;
                 TransportError::Refused(Box::new(problem)).into()
             }
             Refusal::Step(step) => {
