@@ -153,7 +153,7 @@ async fn serve(arguments: &Up, output: Output) -> Result<(), Failure> {
         &started,
         output,
     )?;
-    let agent = running::agent_settings(&root, &place, &started.running);
+    let agent = running::agent_settings(&root, &place, &kept, &publisher, &started.running);
     Box::pin(running::attest(started, agent, node, stop, output)).await
 }
 

@@ -152,10 +152,11 @@ pub fn actor(violation: &Value) -> String {
         text_of(violation, "/actor/user"),
         text_of(violation, "/actor/pid"),
     );
-    let who = if user.is_empty() {
-        text_of(violation, "/actor/uid")
-    } else {
-        user
+    let uid = text_of(violation, "/actor/uid");
+    let who = match (user.is_empty(), uid.is_empty()) {
+        (false, _) => user,
+        (true, false) => format!("uid {uid}"),
+        (true, true) => String::new(),
     };
     match (exe.is_empty(), who.is_empty()) {
         (true, true) => String::new(),
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(actor(&json!({"actor": null})), "");
         assert_eq!(
             actor(&json!({"actor": {"pid": 7, "exe": "/a", "uid": 0}})),
-            "/a (pid 7, 0)"
+            "/a (pid 7, uid 0)"
         );
     }
 }

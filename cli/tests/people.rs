@@ -228,7 +228,11 @@ fn tokens_are_made_listed_and_revoked() {
 #[test]
 fn violations_are_listed_page_by_page() {
     let world = World::new();
-    let collector = Collector::answering(|_| list(&json!([{"id": "1", "kind": "difference", "fields": ["mode"]}])));
+    let one = json!({"id": "1", "kind": "difference", "fields": ["mode"]});
+    let collector = Collector::answering(move |asked| match asked {
+        "GET /api/v1/violations" => list(&json!([one])),
+        _ => (200, one.clone()),
+    });
     let all = collector.run(&world, "violation list --status all --format json").exits(0).json();
     assert_eq!(all["items"][0]["id"], "1");
     assert_eq!(collector.asked()[0].line, "GET /api/v1/violations?status=all&limit=1000");

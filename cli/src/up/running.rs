@@ -1,6 +1,7 @@
 //! Collector and agent in one process: started, introduced to each other over their doors, and ended in order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use attestation::key::PrivateKey;
 use attestation::time::Timestamp;
 use attestation::wire::PublisherKeys;
 use pristine_agent::identity::{self, IdentityError};
-use pristine_agent::{AgentEvent, AgentSettings, Door, EnrolOptions};
+use pristine_agent::{AgentEvent, AgentSettings, Door, EnrolOptions, Publisher};
 use pristine_collector::access::{Role, tokens};
 use pristine_collector::events::{Event, VerdictEvent};
 use pristine_collector::settings::{CollectorSettings, Webhook};
@@ -232,11 +233,12 @@ pub async fn attest(
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break Ok(()),
             ended = &mut agent => break Err(agent_failure(ended)),
-            event = events.recv() => listener.collector(event, output)?,
-            Some(event) = observed.recv() => listener.agent(&event, output)?,
+            event = events.recv() => if let Err(failure) = listener.collector(event, output) { break Err(failure) },
+            Some(event) = observed.recv() => if let Err(failure) = listener.agent(&event, output) { break Err(failure) },
         }
     };
-    if outcome.is_ok() {
+    // Where nobody reads our lines any more the goodbye is said all the same.
+    if !agent.is_finished() {
         output.note("\nsaying goodbye …");
         drop(end_agent);
         if tokio::time::timeout(AGENT_STOPS_WITHIN, &mut agent)
@@ -352,10 +354,18 @@ impl Listener {
 }
 
 /// The agent's settings for this process.
-pub fn agent_settings(root: &std::path::Path, place: &Place, running: &Running) -> AgentSettings {
+pub fn agent_settings(
+    root: &Path,
+    place: &Place,
+    kept: &Kept,
+    publisher: &PrivateKey,
+    running: &Running,
+) -> AgentSettings {
     let mut settings = AgentSettings::new(root, place.agent());
     // The kept identity may name a port of an earlier run.
     settings.collectors = vec![agents_url(running.agents)];
+    // And another image than the one that was known when it joined.
+    settings.publishers = vec![Publisher { image: kept.name.clone(), keys: vec![publisher.public()], threshold: 1 }];
     settings
 }
 
