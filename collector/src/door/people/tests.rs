@@ -281,7 +281,7 @@ async fn answers_carry_the_security_headers_and_a_request_id() {
             value("referrer-policy"),
             value("cache-control")
         ),
-        ("nosniff", "no-referrer", "no-store")
+        ("nosniff", "same-origin", "no-store")
     );
     assert_eq!(value("x-request-id").len(), 36);
     let page = text(response).await;
