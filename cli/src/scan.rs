@@ -229,7 +229,7 @@ fn check_signatures(
 fn differences(image: &ImageFile, gathered: &Gathered) -> Result<Vec<Change>, Failure> {
     let unread: Vec<&ImagePath> = gathered.unread.iter().map(|unread| &unread.path).collect();
     let mut differences = Vec::new();
-    let mut lines = image.lines();
+    let mut lines = image.lines()?;
     let mut found = gathered.sealed.iter().peekable();
     while let Some((path, line)) = lines.advance()? {
         while let Some((added, now)) =

@@ -75,7 +75,7 @@ pub fn run(arguments: &Diff, output: Output) -> Result<Status, Failure> {
         ImageFile::open(&arguments.b)?,
     );
     let (from, to) = (Shown::of(&a)?, Shown::of(&b)?);
-    let differences = compare(a.lines(), b.lines())?;
+    let differences = compare(a.lines()?, b.lines()?)?;
     let status = if differences.is_empty() {
         Status::Clean
     } else {

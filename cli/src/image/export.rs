@@ -21,7 +21,7 @@ pub struct Export {
     file: PathBuf,
     /// For whom.
     #[arg(long = "as", value_enum, value_name = "FORMAT")]
-    format: Target,
+    target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,13 +45,13 @@ pub fn run(arguments: &Export, output: Output) -> Result<Status, Failure> {
     {
         return Err(another_manifest(&image, &reason));
     }
-    let mut lines = image.lines();
+    let mut lines = image.lines()?;
     let mut lossy = 0_u64;
     let mut parents = Parents::default();
     let mut failure = None;
     output.stream(|out| {
         let mut first = true;
-        match arguments.format {
+        match arguments.target {
             Target::Mtree => out.write_all(b"#mtree\n")?,
             Target::Json => write!(out, "{{\"tree\":\"{}\",\"entries\":[", contents.facts.tree)?,
             Target::Sha256sum => {}
@@ -65,7 +65,7 @@ pub fn run(arguments: &Export, output: Output) -> Result<Status, Failure> {
                     return Ok(());
                 }
             };
-            match arguments.format {
+            match arguments.target {
                 Target::Mtree => {
                     parents.add_missing(out, &line.path())?;
                     lossy += u64::from(write_mtree(out, &line)?);
@@ -78,7 +78,7 @@ pub fn run(arguments: &Export, output: Output) -> Result<Status, Failure> {
             }
             first = false;
         }
-        if arguments.format == Target::Json {
+        if arguments.target == Target::Json {
             out.write_all(b"\n]}\n")
         } else {
             Ok(())

@@ -1,7 +1,7 @@
 //! An image on disk: `NAME.mtree.zst` and, beside it, `NAME.mtree.zst.dsse.json`.
 
 use std::collections::HashMap;
-use std::io::BufRead;
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use attestation::digest::Digest;
@@ -88,21 +88,27 @@ impl ImageFile {
     }
 
     /// The entry lines, one after the other.
-    pub fn lines(&self) -> Lines<'_> {
-        let limit = self
-            .says
-            .as_ref()
-            .map_or(PLAIN_LIMIT, |says| says.predicate.manifest.uncompressed);
-        let plain = manifest::decompressor(self.compressed.as_slice(), limit);
-        Lines {
-            path: &self.manifest,
-            reader: ManifestReader::new(Box::new(plain)),
-        }
+    pub fn lines(&self) -> Result<Lines<'_>, Failure> {
+        let plain: Box<dyn BufRead + '_> = match &self.says {
+            Some(says) => {
+                Box::new(manifest::decompressor(self.compressed.as_slice(), says.predicate.manifest.uncompressed))
+            }
+            None => self.unbounded()?,
+        };
+        Ok(Lines { path: &self.manifest, reader: ManifestReader::new(plain) })
+    }
+
+    /// Without a statement nobody has said how large the manifest is.
+    fn unbounded(&self) -> Result<Box<dyn BufRead + '_>, Failure> {
+        let broken = |error: std::io::Error| unreadable(&self.manifest, &error);
+        let mut decoder = zstd::Decoder::with_buffer(self.compressed.as_slice()).map_err(broken)?;
+        decoder.window_log_max(manifest::MAX_WINDOW_LOG).map_err(broken)?;
+        Ok(Box::new(BufReader::new(decoder.take(PLAIN_LIMIT))))
     }
 
     /// Reads all of the manifest.
     pub fn contents(&self) -> Result<LoadedManifest, Failure> {
-        self.lines()
+        self.lines()?
             .reader
             .load()
             .map_err(|error| unreadable(&self.manifest, &error))
@@ -111,7 +117,7 @@ impl ImageFile {
     /// The file sizes, by the key of their path.
     pub fn sizes(&self) -> Result<HashMap<Digest, u64>, Failure> {
         let mut sizes = HashMap::new();
-        let mut lines = self.lines();
+        let mut lines = self.lines()?;
         while let Some(line) = lines
             .reader
             .next_line()

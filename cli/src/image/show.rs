@@ -265,7 +265,7 @@ fn show_entry(image: &ImageFile, given: &Path, output: Output) -> Result<Status,
 
 /// The line with this key, looked for in the manifest: a proof needs one line, so none is kept.
 fn line_of(image: &ImageFile, key: Digest) -> Option<Line> {
-    let mut lines = image.lines();
+    let mut lines = image.lines().ok()?;
     while let Some((path, line)) = lines.advance().ok()? {
         if path.key() == key {
             return Some(line);

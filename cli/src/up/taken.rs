@@ -181,7 +181,7 @@ fn given(
         Some(envelope) if added.is_empty() => copy(place, draft.epoch, &image, envelope, signer)?,
         _ => {
             let mut lines = Vec::new();
-            let mut reader = image.lines();
+            let mut reader = image.lines()?;
             while let Some(line) = reader.advance()? {
                 lines.push(line);
             }
