@@ -423,7 +423,7 @@ async fn set_verdict(
     node.verdict_at = Some(office.received);
     node.verdict_reasons = reasons.to_vec();
     let was = node.verdict.as_deref().and_then(|was| was.parse::<Verdict>().ok());
-    if verdict == was && node.verdict_since.is_some() {
+    if verdict == was {
         return Ok(());
     }
     node.verdict = verdict.map(|verdict| verdict.as_str().to_owned());
