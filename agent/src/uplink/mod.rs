@@ -177,6 +177,10 @@ impl Uplink {
             return Err(self.refused_whole(&answer, 0)?);
         }
         let answer: ChallengeAnswer = answer.read()?;
+        if !self.heard {
+            // A collector that was started anew knows none of those in hand.
+            self.parts.link.forget_challenges();
+        }
         self.parts
             .link
             .challenged(answer.challenge.clone(), Instant::now());
