@@ -22,7 +22,7 @@ use crate::output::Output;
 pub enum ImageCommand {
     /// Make the manifest of a tree and, with a key, its signed statement.
     #[command(after_help = build::EXAMPLE, disable_version_flag = true)]
-    Build(build::Build),
+    Build(Box<build::Build>),
     /// Add a signature to the statement beside FILE.
     #[command(after_help = "Example:\n  pristine image sign web.mtree.zst --key release.pem")]
     Sign(sign::Sign),

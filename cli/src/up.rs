@@ -167,10 +167,6 @@ async fn introduce(
 }
 
 /// What a scan on another thread answers; nothing where a signal came first.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all that a scan needs, moved to its thread"
-)]
 async fn take(
     arguments: &Up,
     root: &Path,

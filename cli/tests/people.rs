@@ -1,5 +1,9 @@
 //! The commands that ask a collector, against a door that answers as one does and remembers what it was asked.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed step is a failed test"
+)]
 
 mod program;
 
@@ -49,7 +53,9 @@ impl Collector {
 
     fn run(&self, world: &World, line: &str) -> Run {
         let mut command = world.command(&line.split(' ').collect::<Vec<_>>());
-        command.env("PRISTINE_URL", &self.url).env("PRISTINE_TOKEN", "secret-token");
+        command
+            .env("PRISTINE_URL", &self.url)
+            .env("PRISTINE_TOKEN", "secret-token");
         finish(command)
     }
 
@@ -84,8 +90,15 @@ fn serve(mut stream: TcpStream, answer: &impl Fn(&str) -> (u16, Value), kept: &M
     let path = line.split('?').next().unwrap().to_owned();
     kept.lock().unwrap().push(Asked { line, token, body });
     let (status, value) = answer(&path);
-    let body = if value.is_null() { String::new() } else { value.to_string() };
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let body = if value.is_null() {
+        String::new()
+    } else {
+        value.to_string()
+    };
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
 }
@@ -98,18 +111,39 @@ fn list(items: &Value) -> (u16, Value) {
 fn a_sign_in_keeps_its_token_for_the_user_alone() {
     let world = World::new();
     let collector = Collector::answering(|asked| match asked {
-        "POST /api/v1/sessions" => (201, json!({"token": "fresh", "expires": "2030-01-01T00:00:00.000000Z"})),
+        "POST /api/v1/sessions" => (
+            201,
+            json!({"token": "fresh", "expires": "2030-01-01T00:00:00.000000Z"}),
+        ),
         "GET /api/v1/whoami" => (200, json!({"user": "ann", "role": "admin"})),
         "DELETE /api/v1/sessions" => (204, Value::Null),
         _ => (404, Value::Null),
     });
     fs::write(world.path("password"), "pass word\n").unwrap();
-    world.run(&["login", &collector.url, "--user", "ann", "--password-file", "password"]).exits(0);
+    world
+        .run(&[
+            "login",
+            &collector.url,
+            "--user",
+            "ann",
+            "--password-file",
+            "password",
+        ])
+        .exits(0);
     let asked = collector.asked();
-    assert_eq!(asked[0].json(), json!({"user": "ann", "password": "pass word"}));
-    assert_eq!((asked[0].token.as_str(), asked[1].token.as_str()), ("", "fresh"));
+    assert_eq!(
+        asked[0].json(),
+        json!({"user": "ann", "password": "pass word"})
+    );
+    assert_eq!(
+        (asked[0].token.as_str(), asked[1].token.as_str()),
+        ("", "fresh")
+    );
     let keyring = world.path("home/.config/pristine/keyring.json");
-    assert_eq!(fs::metadata(&keyring).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&keyring).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let who = world.say("whoami --format json").exits(0).json();
     assert_eq!(who["user"], "ann");
     // The token that is kept goes to no other collector.
@@ -121,15 +155,23 @@ fn a_sign_in_keeps_its_token_for_the_user_alone() {
     fs::set_permissions(&keyring, fs::Permissions::from_mode(0o600)).unwrap();
     world.say("logout").exits(0);
     assert!(!keyring.exists());
-    assert_eq!(collector.asked().last().unwrap().line, "DELETE /api/v1/sessions");
+    assert_eq!(
+        collector.asked().last().unwrap().line,
+        "DELETE /api/v1/sessions"
+    );
 }
 
 #[test]
 fn refusals_have_the_collectors_words_and_their_codes() {
     let world = World::new();
     for (status, code) in [(401, 77), (403, 77), (404, 2), (409, 2), (500, 2)] {
-        let collector = Collector::answering(move |_| (status, json!({"title": "not today", "detail": "because"})));
-        collector.run(&world, "node list").exits(code).says("not today: because");
+        let collector = Collector::answering(move |_| {
+            (status, json!({"title": "not today", "detail": "because"}))
+        });
+        collector
+            .run(&world, "node list")
+            .exits(code)
+            .says("not today: because");
     }
 }
 
@@ -141,20 +183,30 @@ fn an_image_is_published_whole() {
         "POST /api/v1/images" => (201, json!({"sha256": "00", "manifest_needed": true})),
         _ => (201, Value::Null),
     });
-    collector.run(&world, "image publish web.mtree.zst").exits(0);
+    collector
+        .run(&world, "image publish web.mtree.zst")
+        .exits(0);
     let asked = collector.asked();
     assert!(asked[0].json()["statement"]["payload"].is_string());
     assert!(asked[1].line.starts_with("PUT /api/v1/manifests/"));
-    assert_eq!(asked[1].body, fs::read(world.path("web.mtree.zst")).unwrap());
+    assert_eq!(
+        asked[1].body,
+        fs::read(world.path("web.mtree.zst")).unwrap()
+    );
     assert!(asked.iter().all(|one| one.token == "secret-token"));
 }
 
 #[test]
 fn an_unsigned_image_is_not_published() {
     let world = World::new();
-    world.say("image build root --name web --version 1 -o web.mtree.zst").exits(0);
+    world
+        .say("image build root --name web --version 1 -o web.mtree.zst")
+        .exits(0);
     let collector = Collector::answering(|_| (500, Value::Null));
-    collector.run(&world, "image publish web.mtree.zst").exits(2).says("nobody has signed it");
+    collector
+        .run(&world, "image publish web.mtree.zst")
+        .exits(2)
+        .says("nobody has signed it");
     assert!(collector.asked().is_empty());
 }
 
@@ -175,18 +227,31 @@ fn an_image_is_assigned_by_name_version_or_digest() {
         collector.run(&world, line).exits(0);
         collector.asked().last().unwrap().json()
     };
-    assert_eq!(assigned("node assign --group web web"), json!({"group": "web", "image": new}));
-    assert_eq!(assigned("node assign web:1"), json!({"group": "default", "image": old}));
+    assert_eq!(
+        assigned("node assign --group web web"),
+        json!({"group": "web", "image": new})
+    );
+    assert_eq!(
+        assigned("node assign web:1"),
+        json!({"group": "default", "image": old})
+    );
     let by_digest = assigned(&format!("node assign {old} --keep-previous 1h"));
-    assert_eq!(by_digest, json!({"group": "default", "image": old, "keep_previous_secs": 3600}));
-    collector.run(&world, "node assign nothing").exits(2).says("no image `nothing`");
+    assert_eq!(
+        by_digest,
+        json!({"group": "default", "image": old, "keep_previous_secs": 3600})
+    );
+    collector
+        .run(&world, "node assign nothing")
+        .exits(2)
+        .says("no image `nothing`");
 }
 
 #[test]
 fn nodes_are_found_by_name_and_shown_harmless() {
     let world = World::new();
     let id = "0".repeat(32);
-    let node = json!({"id": id, "name": "web-1", "group": "default", "status": "pristine\u{1b}[31m"});
+    let node =
+        json!({"id": id, "name": "web-1", "group": "default", "status": "pristine\u{1b}[31m"});
     let collector = Collector::answering(move |asked| {
         if asked == "GET /api/v1/nodes" {
             list(&json!([node]))
@@ -197,32 +262,63 @@ fn nodes_are_found_by_name_and_shown_harmless() {
         }
     });
     let text = collector.run(&world, "node list").exits(0).text();
-    assert!(text.contains("pristine\\u{1b}[31m") && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        text.contains("pristine\\u{1b}[31m") && !text.contains('\u{1b}'),
+        "{text}"
+    );
     collector.run(&world, "node show web-1").exits(0);
     collector.run(&world, "node approve web-1").exits(0);
-    assert_eq!(collector.asked().last().unwrap().line, format!("POST /api/v1/nodes/{id}/approve"));
-    collector.run(&world, "node assign --node web-1 --group db").exits(0);
-    assert_eq!(collector.asked().last().unwrap().json(), json!({"group": "db"}));
-    collector.run(&world, "node show web-2").exits(2).says("no node `web-2`");
+    assert_eq!(
+        collector.asked().last().unwrap().line,
+        format!("POST /api/v1/nodes/{id}/approve")
+    );
+    collector
+        .run(&world, "node assign --node web-1 --group db")
+        .exits(0);
+    assert_eq!(
+        collector.asked().last().unwrap().json(),
+        json!({"group": "db"})
+    );
+    collector
+        .run(&world, "node show web-2")
+        .exits(2)
+        .says("no node `web-2`");
 }
 
 #[test]
 fn tokens_are_made_listed_and_revoked() {
     let world = World::new();
     let collector = Collector::answering(|asked| match asked {
-        "POST /api/v1/tokens" => (201, json!({"token": "pristine-join.x", "id": "7", "expires": null})),
+        "POST /api/v1/tokens" => (
+            201,
+            json!({"token": "pristine-join.x", "id": "7", "expires": null}),
+        ),
         "GET /api/v1/tokens" => list(&json!([{"id": "7", "kind": "join"}])),
         _ => (204, Value::Null),
     });
-    let made = collector.run(&world, "token create --join --group web --uses 3 --ttl 24h").exits(0);
+    let made = collector
+        .run(&world, "token create --join --group web --uses 3 --ttl 24h")
+        .exits(0);
     assert_eq!(made.text(), "pristine-join.x\n");
     let body = json!({"kind": "join", "group": "web", "uses": 3, "ttl_secs": 86400});
     assert_eq!(collector.asked()[0].json(), body);
     collector.run(&world, "token create --role viewer").exits(0);
-    assert_eq!(collector.asked()[1].json(), json!({"kind": "api", "role": "viewer"}));
-    assert!(collector.run(&world, "token list").exits(0).text().contains("join"));
+    assert_eq!(
+        collector.asked()[1].json(),
+        json!({"kind": "api", "role": "viewer"})
+    );
+    assert!(
+        collector
+            .run(&world, "token list")
+            .exits(0)
+            .text()
+            .contains("join")
+    );
     collector.run(&world, "token revoke ../7").exits(0);
-    assert_eq!(collector.asked().last().unwrap().line, "DELETE /api/v1/tokens/%2E%2E%2F7");
+    assert_eq!(
+        collector.asked().last().unwrap().line,
+        "DELETE /api/v1/tokens/%2E%2E%2F7"
+    );
 }
 
 #[test]
@@ -233,8 +329,20 @@ fn violations_are_listed_page_by_page() {
         "GET /api/v1/violations" => list(&json!([one])),
         _ => (200, one.clone()),
     });
-    let all = collector.run(&world, "violation list --status all --format json").exits(0).json();
+    let all = collector
+        .run(&world, "violation list --status all --format json")
+        .exits(0)
+        .json();
     assert_eq!(all["items"][0]["id"], "1");
-    assert_eq!(collector.asked()[0].line, "GET /api/v1/violations?status=all&limit=1000");
-    assert!(collector.run(&world, "violation show 1").exits(0).text().contains("kind"));
+    assert_eq!(
+        collector.asked()[0].line,
+        "GET /api/v1/violations?status=all&limit=1000"
+    );
+    assert!(
+        collector
+            .run(&world, "violation show 1")
+            .exits(0)
+            .text()
+            .contains("kind")
+    );
 }

@@ -90,19 +90,25 @@ impl ImageFile {
     /// The entry lines, one after the other.
     pub fn lines(&self) -> Result<Lines<'_>, Failure> {
         let plain: Box<dyn BufRead + '_> = match &self.says {
-            Some(says) => {
-                Box::new(manifest::decompressor(self.compressed.as_slice(), says.predicate.manifest.uncompressed))
-            }
+            Some(says) => Box::new(manifest::decompressor(
+                self.compressed.as_slice(),
+                says.predicate.manifest.uncompressed,
+            )),
             None => self.unbounded()?,
         };
-        Ok(Lines { path: &self.manifest, reader: ManifestReader::new(plain) })
+        Ok(Lines {
+            path: &self.manifest,
+            reader: ManifestReader::new(plain),
+        })
     }
 
     /// Without a statement nobody has said how large the manifest is.
     fn unbounded(&self) -> Result<Box<dyn BufRead + '_>, Failure> {
         let broken = |error: std::io::Error| unreadable(&self.manifest, &error);
         let mut decoder = zstd::Decoder::with_buffer(self.compressed.as_slice()).map_err(broken)?;
-        decoder.window_log_max(manifest::MAX_WINDOW_LOG).map_err(broken)?;
+        decoder
+            .window_log_max(manifest::MAX_WINDOW_LOG)
+            .map_err(broken)?;
         Ok(Box::new(BufReader::new(decoder.take(PLAIN_LIMIT))))
     }
 

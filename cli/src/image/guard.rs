@@ -51,12 +51,26 @@ struct Look<'a> {
 
 /// Looks through `root` on its own file system, into every text.
 pub fn find(root: &Path) -> Option<Secret> {
-    walk(root, &Look { skip: &|_path| false, limit: TEXT_LIMIT, has_token: holds_token })
+    walk(
+        root,
+        &Look {
+            skip: &|_path| false,
+            limit: TEXT_LIMIT,
+            has_token: holds_token,
+        },
+    )
 }
 
 /// Looks through `root` but for what `skip` leaves out, for keys, and for files that hold a token and nothing else.
 pub fn find_plain(root: &Path, skip: &dyn Fn(&Path) -> bool) -> Option<Secret> {
-    walk(root, &Look { skip, limit: TOKEN_LIMIT, has_token: is_token_file })
+    walk(
+        root,
+        &Look {
+            skip,
+            limit: TOKEN_LIMIT,
+            has_token: is_token_file,
+        },
+    )
 }
 
 fn walk(root: &Path, look: &Look<'_>) -> Option<Secret> {
@@ -64,10 +78,14 @@ fn walk(root: &Path, look: &Look<'_>) -> Option<Secret> {
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {
         // What cannot be read is told by the scan itself.
-        let Ok(names) = fs::read_dir(&directory) else { continue };
+        let Ok(names) = fs::read_dir(&directory) else {
+            continue;
+        };
         for name in names.flatten() {
             let path = name.path();
-            let Ok(metadata) = path.symlink_metadata() else { continue };
+            let Ok(metadata) = path.symlink_metadata() else {
+                continue;
+            };
             if metadata.dev() != device || (look.skip)(&path) {
                 continue;
             }
@@ -91,7 +109,11 @@ fn examine(root: &Path, path: &Path, size: u64, look: &Look<'_>) -> Option<Secre
         return None;
     }
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(TEXT_LIMIT).read_to_end(&mut bytes).ok()?;
+    File::open(path)
+        .ok()?
+        .take(TEXT_LIMIT)
+        .read_to_end(&mut bytes)
+        .ok()?;
     if may_be_key && is_private_key(&bytes) {
         return Some(Secret::Identity(path.to_owned()));
     }
@@ -100,7 +122,11 @@ fn examine(root: &Path, path: &Path, size: u64, look: &Look<'_>) -> Option<Secre
 
 /// A key file as such; a program that speaks of keys is none.
 fn is_private_key(bytes: &[u8]) -> bool {
-    let first = bytes.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = bytes
+        .trim_ascii_start()
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     first.starts_with(b"-----BEGIN ") && holds(first, b"PRIVATE KEY-----")
 }
 

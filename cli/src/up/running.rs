@@ -365,7 +365,11 @@ pub fn agent_settings(
     // The kept identity may name a port of an earlier run.
     settings.collectors = vec![agents_url(running.agents)];
     // And another image than the one that was known when it joined.
-    settings.publishers = vec![Publisher { image: kept.name.clone(), keys: vec![publisher.public()], threshold: 1 }];
+    settings.publishers = vec![Publisher {
+        image: kept.name.clone(),
+        keys: vec![publisher.public()],
+        threshold: 1,
+    }];
     settings
 }
 

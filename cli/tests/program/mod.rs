@@ -1,5 +1,9 @@
 //! Runs the built program in a world of its own.
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by several tests, none of which uses all; a failed step is a failed test")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by several tests, none of which uses all; a failed step is a failed test"
+)]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -30,14 +34,24 @@ impl Run {
     /// Asserts the exit code.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        assert_eq!(
+            self.code,
+            code,
+            "stdout: {}\nstderr: {}",
+            self.text(),
+            self.stderr
+        );
         self
     }
 
     /// Asserts that standard error says something.
     #[track_caller]
     pub fn says(self, part: &str) -> Self {
-        assert!(self.stderr.contains(part), "{part:?} is not in {}", self.stderr);
+        assert!(
+            self.stderr.contains(part),
+            "{part:?} is not in {}",
+            self.stderr
+        );
         self
     }
 }
@@ -50,7 +64,9 @@ pub struct World {
 impl World {
     /// A tree with odd names, a link, an empty directory and a few files.
     pub fn new() -> Self {
-        let world = Self { place: tempfile::tempdir().unwrap() };
+        let world = Self {
+            place: tempfile::tempdir().unwrap(),
+        };
         let root = world.root();
         fs::create_dir_all(root.join("usr/bin")).unwrap();
         fs::create_dir_all(root.join("etc")).unwrap();
@@ -84,7 +100,10 @@ impl World {
             .env_remove("PRISTINE_URL")
             .env_remove("PRISTINE_TOKEN")
             // The scratch directory may lie in somebody's checkout.
-            .env("GIT_CEILING_DIRECTORIES", self.place.path().parent().unwrap());
+            .env(
+                "GIT_CEILING_DIRECTORIES",
+                self.place.path().parent().unwrap(),
+            );
         command
     }
 
@@ -105,7 +124,10 @@ impl World {
     /// An image of the tree, signed by `key`.
     pub fn image(&self, file: &str, key: &str) {
         self.key(key);
-        self.say(&format!("image build root --name web --version 1 --key {key} -o {file}")).exits(0);
+        self.say(&format!(
+            "image build root --name web --version 1 --key {key} -o {file}"
+        ))
+        .exits(0);
     }
 }
 
@@ -120,8 +142,10 @@ pub fn finish(mut command: Command) -> Run {
 
 /// The names of a directory.
 pub fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(directory).unwrap().map(|name| name.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|name| name.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
