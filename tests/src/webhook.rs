@@ -69,17 +69,11 @@ impl Receiver {
     pub fn start() -> Self {
         let mut key = [0; 32];
         SystemRandom::new().fill(&mut key).expect("random bytes");
-        Self::with_secret(&format!("whsec_{}", STANDARD.encode(key)))
+        Self::at("127.0.0.1:0", &format!("whsec_{}", STANDARD.encode(key)))
     }
 
-    /// Listens with a secret that somebody else made.
-    pub fn with_secret(secret: &str) -> Self {
-        let receiver = Self::bound("127.0.0.1:0", secret);
-        eprintln!("webhook receiver on {}", receiver.address);
-        receiver
-    }
-
-    fn bound(at: &str, secret: &str) -> Self {
+    /// Listens at `address` with a secret that somebody else made.
+    pub fn at(address: &str, secret: &str) -> Self {
         let raw = STANDARD
             .decode(secret.trim_start_matches("whsec_"))
             .expect("a base64 secret");
@@ -90,7 +84,7 @@ impl Receiver {
             failing: AtomicBool::new(false),
         });
         let listener = RUNTIME
-            .block_on(tokio::net::TcpListener::bind(at))
+            .block_on(tokio::net::TcpListener::bind(address))
             .expect("a free port");
         let address = listener.local_addr().expect("its address");
         let routes = Router::new()

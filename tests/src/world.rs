@@ -230,11 +230,13 @@ impl World {
     }
 
     fn sign_in(&self) {
+        let password = self.path("admin.password");
+        std::fs::write(&password, &self.collector.first.password).expect("a password file");
         let mut login = self.pristine();
+        login.arg("login").arg(&self.collector.doors.ops);
         login
-            .arg("login")
-            .arg(&self.collector.doors.ops)
-            .env("PRISTINE_TOKEN", &self.collector.first.token);
+            .args(["--user", &self.collector.first.user, "--password-file"])
+            .arg(&password);
         Said::by(&mut login).exits(0);
     }
 }

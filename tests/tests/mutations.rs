@@ -34,7 +34,8 @@ const fn at(
     }
 }
 
-const FILE: &[&str] = &["type", "size", "sha256digest"];
+/// Where the type is another, nothing else is told.
+const TYPE: &[&str] = &["type"];
 
 const MUTATIONS: &[Mutation] = &[
     Mutation {
@@ -171,7 +172,7 @@ os.setxattr(at(b'etc/ssh/ssh_config'), 'system.posix_acl_access', acl)",
         script: "os.unlink(at(b'usr/bin/tee')); os.mkdir(at(b'usr/bin/tee'), 0o755); os.chmod(at(b'usr/bin/tee'), 0o755)",
         told: &[at(
             "./usr/bin/tee",
-            FILE,
+            TYPE,
             Some("type=file"),
             Some("type=dir"),
             &["dir"],
@@ -182,7 +183,7 @@ os.setxattr(at(b'etc/ssh/ssh_config'), 'system.posix_acl_access', acl)",
         script: "os.unlink(at(b'usr/bin/shuf')); os.mkfifo(at(b'usr/bin/shuf')); os.chmod(at(b'usr/bin/shuf'), 0o755)",
         told: &[at(
             "./usr/bin/shuf",
-            FILE,
+            TYPE,
             Some("type=file"),
             Some("type=fifo"),
             &["fifo"],
