@@ -36,22 +36,6 @@ pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) 
         Ok(person) => person,
         Err(error) => return ProblemResponse::from(error).into_response(),
     };
-    let with_token = matches!(
-        &person,
-        Some(Person {
-            by: By::Token(_),
-            ..
-        })
-    ) || path == "/api/v1/sessions";
-    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls)
-    {
-        return ProblemResponse::new(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "the request does not come from a page of this collector",
-        )
-        .into_response();
-    }
     let loopback = peer
         .as_ref()
         .is_some_and(|peer| peer.address.ip().to_canonical().is_loopback());
@@ -67,6 +51,22 @@ pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) 
             )
             .into_response();
         }
+    }
+    let with_token = matches!(
+        &person,
+        Some(Person {
+            by: By::Token(_),
+            ..
+        })
+    ) || (person.is_none() && path == "/api/v1/sessions");
+    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls)
+    {
+        return ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "origin",
+            "the request does not come from a page of this collector",
+        )
+        .into_response();
     }
     if let Some(person) = person {
         request.extensions_mut().insert(person);

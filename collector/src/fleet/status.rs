@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn status_by_facts_and_time() {
-        let silent = |seconds| status(&node(), at(1_000 + seconds), at(0), 30);
+        let silent = |seconds: i64| status(&node(), at(1_000 + seconds), at(0), 30);
         assert_eq!(silent(0), Status::Pristine);
         assert_eq!(silent(60), Status::Pristine);
         assert_eq!(silent(61), Status::Stale);
