@@ -1,11 +1,13 @@
 //! Every way to change a real Debian root, each told with path, field, expected, found and doer in the API, in the journal, on the
 //! pages and at the webhook; and what must not be told.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pristine_tests::{
     change::change,
-    left_out_without_root, roots,
+    left_out_without_root,
+    program::tool,
+    roots,
     sighting::Sighting,
     wait::{LATER, SOON, eventually},
     world::World,
@@ -361,7 +363,7 @@ fn the_immutable_flag_is_found_when_the_agent_looks_again(
     agent: &mut pristine_tests::agent::Agent,
 ) {
     eprintln!("-- the immutable flag");
-    pristine_tests::program::tool("chattr", [Path::new("+i"), &root.join("usr/bin/sort")]);
+    let flagged = Immutable::set(&root.join("usr/bin/sort"));
     agent.kill();
     agent.begin();
     let told = at(
@@ -369,7 +371,7 @@ fn the_immutable_flag_is_found_when_the_agent_looks_again(
         &["flags"],
         Some("mode=0755"),
         Some("flags=schg"),
-        &["schg"],
+        &["immutable"],
     );
     let end = std::time::Instant::now() + LATER;
     // The restart scans first; the usual patience begins after that.
@@ -379,7 +381,23 @@ fn the_immutable_flag_is_found_when_the_agent_looks_again(
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     told.everywhere(world, None);
-    pristine_tests::program::tool("chattr", [Path::new("-i"), &root.join("usr/bin/sort")]);
+    drop(flagged);
+}
+
+/// A file that nobody may change or remove, until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn set(path: &Path) -> Self {
+        tool("chattr", [Path::new("+i"), path]);
+        Self(path.to_path_buf())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        tool("chattr", [Path::new("-i"), &self.0]);
+    }
 }
 
 fn resolved(world: &World, id: &str) {
