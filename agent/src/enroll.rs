@@ -242,7 +242,9 @@ async fn ask_one(
             .read()
             .map(|admitted| Answer::Admitted(Box::new(admitted)))
             .map_err(unreachable),
-        429 | 500..=599 => Err(unreachable(TransportError::Refused(Box::new(answer.problem())))),
+        429 | 500..=599 => Err(unreachable(TransportError::Refused(Box::new(
+            answer.problem(),
+        )))),
         _ => Ok(Answer::Refused(answer.problem())),
     }
 }

@@ -23,7 +23,10 @@ pub mod service;
 pub mod spool;
 pub mod statement;
 pub mod status;
-#[allow(unsafe_code, reason = "the one address of system calls that no dependency wraps")]
+#[allow(
+    unsafe_code,
+    reason = "the one address of system calls that no dependency wraps"
+)]
 mod sys;
 pub mod tls;
 mod transport;
@@ -37,4 +40,9 @@ pub use self::enroll::{Door, EnrolError, EnrolOptions, Enrolled, enroll};
 pub use self::event::AgentEvent;
 
 /// Version and commit of this build.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PRISTINE_COMMIT"), ")");
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("PRISTINE_COMMIT"),
+    ")"
+);

@@ -62,12 +62,27 @@ impl Assignments {
         for row in rows {
             let group: String = row.try_get("grp")?;
             let envelope: Vec<u8> = row.try_get("envelope")?;
-            let envelope = Envelope::from_json(&envelope).map_err(|error| StoreError::corrupt(format!("assignments.envelope: {error}")))?;
-            let said = envelope.peek::<Assignment>().map_err(|error| StoreError::corrupt(format!("assignments.envelope: {error}")))?;
-            let current = Current { payload: envelope.payload_digest(), envelope, assignment: said.predicate };
-            by_group.insert(group, Held { current: Arc::new(current), before: Before::Unknown });
+            let envelope = Envelope::from_json(&envelope)
+                .map_err(|error| StoreError::corrupt(format!("assignments.envelope: {error}")))?;
+            let said = envelope
+                .peek::<Assignment>()
+                .map_err(|error| StoreError::corrupt(format!("assignments.envelope: {error}")))?;
+            let current = Current {
+                payload: envelope.payload_digest(),
+                envelope,
+                assignment: said.predicate,
+            };
+            by_group.insert(
+                group,
+                Held {
+                    current: Arc::new(current),
+                    before: Before::Unknown,
+                },
+            );
         }
-        Ok(Self { by_group: RwLock::new(by_group) })
+        Ok(Self {
+            by_group: RwLock::new(by_group),
+        })
     }
 
     /// The assignment of a group.
@@ -77,24 +92,45 @@ impl Assignments {
 
     /// The assignment that a statement is appraised by: the current one, but for a statement that a node made before it can
     /// have heard of it. That one is appraised by the assignment before, for `grace` seconds.
-    pub fn for_statement(&self, group: &str, image: Option<&Digest>, received: Timestamp, grace: u64) -> Option<Arc<Current>> {
+    pub fn for_statement(
+        &self,
+        group: &str,
+        image: Option<&Digest>,
+        received: Timestamp,
+        grace: u64,
+    ) -> Option<Arc<Current>> {
         let by_group = self.read();
         let held = by_group.get(group)?;
         let current = &held.current.assignment;
-        if received > clock::after(current.from, grace) || image.is_some_and(|image| allows(current, image)) {
+        if received > clock::after(current.from, grace)
+            || image.is_some_and(|image| allows(current, image))
+        {
             return Some(Arc::clone(&held.current));
         }
         match (&held.before, image) {
             (Before::Nothing, None) => None,
-            (Before::Known(before), Some(image)) if allows(&before.assignment, image) => Some(Arc::clone(before)),
+            (Before::Known(before), Some(image)) if allows(&before.assignment, image) => {
+                Some(Arc::clone(before))
+            }
             _ => Some(Arc::clone(&held.current)),
         }
     }
 
     fn set(&self, group: &str, current: Current) {
-        let mut by_group = self.by_group.write().unwrap_or_else(PoisonError::into_inner);
-        let before = by_group.remove(group).map_or(Before::Nothing, |held| Before::Known(held.current));
-        by_group.insert(group.to_owned(), Held { current: Arc::new(current), before });
+        let mut by_group = self
+            .by_group
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = by_group
+            .remove(group)
+            .map_or(Before::Nothing, |held| Before::Known(held.current));
+        by_group.insert(
+            group.to_owned(),
+            Held {
+                current: Arc::new(current),
+                before,
+            },
+        );
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Held>> {
@@ -103,7 +139,10 @@ impl Assignments {
 }
 
 fn allows(assignment: &Assignment, image: &Digest) -> bool {
-    assignment.allowed.iter().any(|allowed| allowed.image == *image)
+    assignment
+        .allowed
+        .iter()
+        .any(|allowed| allowed.image == *image)
 }
 
 /// An assignment that was made.
@@ -125,17 +164,27 @@ pub async fn assign(
     by: &str,
 ) -> Result<Assigned, ProblemResponse> {
     if group.is_empty() || group.len() > GROUP_NAME || group.chars().any(char::is_control) {
-        return Err(ProblemResponse::malformed(format!("a group's name has 1 to {GROUP_NAME} characters")));
+        return Err(ProblemResponse::malformed(format!(
+            "a group's name has 1 to {GROUP_NAME} characters"
+        )));
     }
     let Some(loaded) = state.images.get(&image).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "image not loaded");
         ProblemResponse::internal()
     })?
     else {
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, "no-image", "no such image, or its manifest has not been sent"));
+        return Err(ProblemResponse::new(
+            StatusCode::CONFLICT,
+            "no-image",
+            "no such image, or its manifest has not been sent",
+        ));
     };
     if loaded.revoked {
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, "revoked", "that image was revoked"));
+        return Err(ProblemResponse::new(
+            StatusCode::CONFLICT,
+            "revoked",
+            "that image was revoked",
+        ));
     }
     let now = clock::now();
     let mut allowed = vec![Allowed {
@@ -146,27 +195,56 @@ pub async fn assign(
         until: None,
     }];
     if let (Some(seconds), Some(before)) = (keep_previous_secs, state.assignments.of(group)) {
-        allowed.extend(kept(&before.assignment.allowed, image, now, clock::after(now, seconds)));
+        allowed.extend(kept(
+            &before.assignment.allowed,
+            image,
+            now,
+            clock::after(now, seconds),
+        ));
     }
-    let assignment =
-        Assignment { group: group.to_owned(), allowed, from: now, requested_by: by.to_owned(), approved_by: by.to_owned() };
+    let assignment = Assignment {
+        group: group.to_owned(),
+        allowed,
+        from: now,
+        requested_by: by.to_owned(),
+        approved_by: by.to_owned(),
+    };
     let statement = Statement::<Assignment>::of_images(assignment.clone());
-    let envelope = Envelope::sign(statement.to_payload(), &state.keys.assignment).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "assignment not signed");
-        ProblemResponse::internal()
-    })?;
+    let envelope =
+        Envelope::sign(statement.to_payload(), &state.keys.assignment).map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "assignment not signed"
+            );
+            ProblemResponse::internal()
+        })?;
     let payload = envelope.payload_digest();
     store(&state.store, payload, &envelope, &assignment, image).await?;
-    state.assignments.set(group, Current { payload, envelope, assignment: assignment.clone() });
-    Ok(Assigned { sha256: payload, assignment })
+    state.assignments.set(
+        group,
+        Current {
+            payload,
+            envelope,
+            assignment: assignment.clone(),
+        },
+    );
+    Ok(Assigned {
+        sha256: payload,
+        assignment,
+    })
 }
 
 /// Of what was allowed, what still is, and no longer than until then.
 fn kept(before: &[Allowed], image: Digest, now: Timestamp, until: Timestamp) -> Vec<Allowed> {
-    let still = before.iter().filter(|allowed| allowed.image != image && allowed.holds_at(now));
+    let still = before
+        .iter()
+        .filter(|allowed| allowed.image != image && allowed.holds_at(now));
     still
         .take(ALLOWED - 1)
-        .map(|allowed| Allowed { until: Some(allowed.until.map_or(until, |earlier| earlier.min(until))), ..allowed.clone() })
+        .map(|allowed| Allowed {
+            until: Some(allowed.until.map_or(until, |earlier| earlier.min(until))),
+            ..allowed.clone()
+        })
         .collect()
 }
 

@@ -109,21 +109,33 @@ pub fn load(path: Option<&Path>) -> Result<CollectorSettings, ConfigError> {
 /// `/var/lib/pristine/collector`, or below `$XDG_STATE_HOME` where that cannot be ours.
 pub fn default_state() -> PathBuf {
     let system = PathBuf::from("/var/lib/pristine/collector");
-    let root_owned = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let root_owned = std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if root_owned || system.exists() {
         return system;
     }
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
-    std::env::var_os("XDG_STATE_HOME").map_or_else(|| home.join(".local/state"), PathBuf::from).join("pristine/collector")
+    std::env::var_os("XDG_STATE_HOME")
+        .map_or_else(|| home.join(".local/state"), PathBuf::from)
+        .join("pristine/collector")
 }
 
 fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
     let base = path.parent().unwrap_or_else(|| Path::new("."));
-    let bad = |key: &str, reason: String| ConfigError::Value { path: path.to_owned(), key: key.to_owned(), reason };
-    let mut settings = CollectorSettings::new(raw.state.map_or_else(default_state, |state| base.join(state)));
-    for (key, text, into) in
-        [("agents", raw.agents, &mut settings.agents), ("join", raw.join, &mut settings.join), ("ops", raw.ops, &mut settings.ops)]
-    {
+    let bad = |key: &str, reason: String| ConfigError::Value {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        reason,
+    };
+    let mut settings = CollectorSettings::new(
+        raw.state
+            .map_or_else(default_state, |state| base.join(state)),
+    );
+    for (key, text, into) in [
+        ("agents", raw.agents, &mut settings.agents),
+        ("join", raw.join, &mut settings.join),
+        ("ops", raw.ops, &mut settings.ops),
+    ] {
         if let Some(text) = text {
             *into = address(&text).map_err(|reason| bad(key, reason))?;
         }
@@ -134,7 +146,12 @@ fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
         }
         settings.names = names;
     }
-    settings.origin = raw.origin.unwrap_or_else(|| format!("{}/log", settings.names.first().map_or("localhost", String::as_str)));
+    settings.origin = raw.origin.unwrap_or_else(|| {
+        format!(
+            "{}/log",
+            settings.names.first().map_or("localhost", String::as_str)
+        )
+    });
     if settings.origin.contains("://") || settings.origin.is_empty() {
         return Err(bad("origin", "a URL without its scheme".to_owned()));
     }
@@ -142,12 +159,17 @@ fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
     if !(1..=86_400).contains(&settings.interval) {
         return Err(bad("interval", "between 1 and 86400 seconds".to_owned()));
     }
-    settings.tls = raw.tls.map(|tls| TlsFiles { certificate: base.join(tls.certificate), key: base.join(tls.key) });
+    settings.tls = raw.tls.map(|tls| TlsFiles {
+        certificate: base.join(tls.certificate),
+        key: base.join(tls.key),
+    });
     if let Some(tls) = &settings.tls {
         files::read_secret(&tls.key)?;
     }
     for publisher in raw.publishers {
-        settings.publishers.push(self::publisher(path, base, publisher)?);
+        settings
+            .publishers
+            .push(self::publisher(path, base, publisher)?);
     }
     for webhook in raw.webhook {
         settings.webhooks.push(self::webhook(path, base, webhook)?);
@@ -158,58 +180,105 @@ fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
 
 /// `IP:PORT`, or `:PORT` for every address, or a name that resolves.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    full.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(|| format!("{text:?} is no address and port"))
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.to_owned()
+    };
+    full.to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| format!("{text:?} is no address and port"))
 }
 
 fn publisher(path: &Path, base: &Path, raw: RawPublisher) -> Result<PublisherKeys, ConfigError> {
-    let bad = |reason: String| ConfigError::Value { path: path.to_owned(), key: format!("publishers ({})", raw.image), reason };
+    let bad = |reason: String| ConfigError::Value {
+        path: path.to_owned(),
+        key: format!("publishers ({})", raw.image),
+        reason,
+    };
     if raw.keys.is_empty() || raw.threshold == 0 || raw.threshold > raw.keys.len() {
-        return Err(bad("a threshold between 1 and the number of keys".to_owned()));
+        return Err(bad(
+            "a threshold between 1 and the number of keys".to_owned()
+        ));
     }
     let mut keys = Vec::new();
     for file in &raw.keys {
         let file = base.join(file);
         let pem = files::read_trusted(&file)?;
-        let key = PublicKey::from_pem(&pem).map_err(|error| bad(format!("{}: {error}", file.display())))?;
+        let key = PublicKey::from_pem(&pem)
+            .map_err(|error| bad(format!("{}: {error}", file.display())))?;
         keys.push(key);
     }
-    Ok(PublisherKeys { image: raw.image, keys, threshold: raw.threshold })
+    Ok(PublisherKeys {
+        image: raw.image,
+        keys,
+        threshold: raw.threshold,
+    })
 }
 
 fn webhook(path: &Path, base: &Path, raw: RawWebhook) -> Result<Webhook, ConfigError> {
     if !(raw.url.starts_with("https://") || raw.url.starts_with("http://")) {
-        return Err(ConfigError::Value { path: path.to_owned(), key: "webhook.url".to_owned(), reason: "an http or https URL".to_owned() });
+        return Err(ConfigError::Value {
+            path: path.to_owned(),
+            key: "webhook.url".to_owned(),
+            reason: "an http or https URL".to_owned(),
+        });
     }
     let secret = Zeroizing::new(files::read_secret(&base.join(raw.secret_file))?);
-    Ok(Webhook { url: raw.url, secret: Zeroizing::new(secret.trim().to_owned()) })
+    Ok(Webhook {
+        url: raw.url,
+        secret: Zeroizing::new(secret.trim().to_owned()),
+    })
 }
 
 fn limits(raw: &RawLimits) -> Limits {
     let usual = Limits::default();
     Limits {
         connections: raw.connections.unwrap_or(usual.connections).max(1),
-        statements_per_second: raw.statements_per_second.unwrap_or(usual.statements_per_second).max(1),
-        statements_burst: raw.statements_burst.unwrap_or(usual.statements_burst).max(1),
+        statements_per_second: raw
+            .statements_per_second
+            .unwrap_or(usual.statements_per_second)
+            .max(1),
+        statements_burst: raw
+            .statements_burst
+            .unwrap_or(usual.statements_burst)
+            .max(1),
         bytes_per_day: raw.bytes_per_day.unwrap_or(usual.bytes_per_day),
         manifest: raw.manifest.unwrap_or(usual.manifest),
     }
 }
 
 fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let line = error.span().map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+    let line = error.span().map_or(1, |span| {
+        text.bytes()
+            .take(span.start)
+            .filter(|byte| *byte == b'\n')
+            .count()
+            + 1
+    });
     let mut message = error.message().to_owned();
     if let Some(nearest) = nearest(&message) {
         message = format!("{message}; did you mean `{nearest}`?");
     }
-    ConfigError::Syntax { path: path.to_owned(), line, message }
+    ConfigError::Syntax {
+        path: path.to_owned(),
+        line,
+        message,
+    }
 }
 
 /// Of "unknown field `a`, expected one of `b`, `c`" the expected one with the fewest edits.
 fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let mut quoted = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     let unknown = quoted.next()?;
-    quoted.min_by_key(|candidate| edits(unknown, candidate)).map(str::to_owned)
+    quoted
+        .min_by_key(|candidate| edits(unknown, candidate))
+        .map(str::to_owned)
 }
 
 fn edits(a: &str, b: &str) -> usize {
@@ -245,29 +314,44 @@ mod tests {
     fn an_unknown_key_is_named_with_line_and_nearest() {
         let (_dir, path) = written("state = \"s\"\nintervall = 3\n", 0o644);
         let message = load(Some(&path)).err().unwrap().to_string();
-        assert!(message.contains(":2:") && message.contains("did you mean `interval`?"), "{message}");
+        assert!(
+            message.contains(":2:") && message.contains("did you mean `interval`?"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_file_that_others_may_write_is_refused() {
         let (_dir, path) = written("", 0o666);
-        assert!(matches!(load(Some(&path)), Err(ConfigError::File(FileError::Writable { .. }))));
+        assert!(matches!(
+            load(Some(&path)),
+            Err(ConfigError::File(FileError::Writable { .. }))
+        ));
     }
 
     #[test]
     fn a_secret_that_others_may_read_is_refused() {
-        let (dir, path) = written("[[webhook]]\nurl = \"https://a.example/\"\nsecret_file = \"secret\"\n", 0o644);
+        let (dir, path) = written(
+            "[[webhook]]\nurl = \"https://a.example/\"\nsecret_file = \"secret\"\n",
+            0o644,
+        );
         let secret = dir.path().join("secret");
         std::fs::write(&secret, "s").unwrap();
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(load(Some(&path)), Err(ConfigError::File(FileError::Readable { .. }))));
+        assert!(matches!(
+            load(Some(&path)),
+            Err(ConfigError::File(FileError::Readable { .. }))
+        ));
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(load(Some(&path)).unwrap().webhooks.len(), 1);
     }
 
     #[test]
     fn addresses_may_leave_out_the_host() {
-        let (_dir, path) = written("agents = \":9000\"\nops = \"127.0.0.1:0\"\nnames = [\"c.example\"]\n", 0o644);
+        let (_dir, path) = written(
+            "agents = \":9000\"\nops = \"127.0.0.1:0\"\nnames = [\"c.example\"]\n",
+            0o644,
+        );
         let settings = load(Some(&path)).unwrap();
         assert_eq!(settings.agents.port(), 9000);
         assert_eq!(settings.origin, "c.example/log");

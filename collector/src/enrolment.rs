@@ -5,7 +5,8 @@ use attestation::key::{NodeId, PublicKey};
 use attestation::statement::{Enrolment, Renewal, Statement};
 use attestation::time::Timestamp;
 use attestation::wire::{
-    CollectorKeys, EnrolmentAnswer, EnrolmentPending, EnrolmentRequest, RenewalAnswer, RenewalRequest, TokenPair,
+    CollectorKeys, EnrolmentAnswer, EnrolmentPending, EnrolmentRequest, RenewalAnswer,
+    RenewalRequest, TokenPair,
 };
 use http::StatusCode;
 use sqlx::Row;
@@ -47,72 +48,153 @@ struct Applicant {
 }
 
 /// Answers `POST /join/v1/enrolment`.
-pub async fn enrol(state: &AppState, request: EnrolmentRequest) -> Result<Enrolled, ProblemResponse> {
+pub async fn enrol(
+    state: &AppState,
+    request: EnrolmentRequest,
+) -> Result<Enrolled, ProblemResponse> {
     let applicant = applicant(&request)?;
     let (id, now) = (applicant.id.clone(), clock::now());
     let issued = issue(state, &id, &applicant.key, now)?;
-    let desk = Desk { now, started: state.started, interval: state.settings.interval };
-    let decided = state.store.write(move |tx| Box::pin(decide(tx, desk, applicant, request.token, issued))).await??;
+    let desk = Desk {
+        now,
+        started: state.started,
+        interval: state.settings.interval,
+    };
+    let decided = state
+        .store
+        .write(move |tx| Box::pin(decide(tx, desk, applicant, request.token, issued)))
+        .await??;
     match decided {
         Decided::Certificate(pem) => Ok(Enrolled::Admitted(Box::new(answer(state, id, pem)))),
-        Decided::Waits => Ok(Enrolled::Waits(EnrolmentPending { node: id, retry_after: ASK_AGAIN })),
+        Decided::Waits => Ok(Enrolled::Waits(EnrolmentPending {
+            node: id,
+            retry_after: ASK_AGAIN,
+        })),
     }
 }
 
 /// Answers `POST /join/v1/renewal`.
-pub async fn renew(state: &AppState, request: RenewalRequest) -> Result<RenewalAnswer, ProblemResponse> {
-    let claimed = request.statement.peek::<Renewal>().map_err(|error| ProblemResponse::malformed(error.to_string()))?;
+pub async fn renew(
+    state: &AppState,
+    request: RenewalRequest,
+) -> Result<RenewalAnswer, ProblemResponse> {
+    let claimed = request
+        .statement
+        .peek::<Renewal>()
+        .map_err(|error| ProblemResponse::malformed(error.to_string()))?;
     let id = claimed.name().unwrap_or_default().to_owned();
-    let node: Option<NodeRow> =
-        sqlx::query_as("SELECT * FROM nodes WHERE id = ?").bind(&id).fetch_optional(state.store.read_pool()).await?;
-    let node = node.ok_or_else(|| ProblemResponse::new(StatusCode::FORBIDDEN, "unknown-node", "no node has that id; enrol again"))?;
-    let key = PublicKey::from_pem(&node.public_key).map_err(|error| StoreError::corrupt(error.to_string()))?;
+    let node: Option<NodeRow> = sqlx::query_as("SELECT * FROM nodes WHERE id = ?")
+        .bind(&id)
+        .fetch_optional(state.store.read_pool())
+        .await?;
+    let node = node.ok_or_else(|| {
+        ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "unknown-node",
+            "no node has that id; enrol again",
+        )
+    })?;
+    let key = PublicKey::from_pem(&node.public_key)
+        .map_err(|error| StoreError::corrupt(error.to_string()))?;
     request
         .statement
         .verify::<Renewal>(std::slice::from_ref(&key), 1)
-        .map_err(|error| ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string()))?;
+        .map_err(|error| {
+            ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string())
+        })?;
     match node.state {
         NodeState::Active | NodeState::Suspended | NodeState::Retired => {}
-        NodeState::Banned => return Err(ProblemResponse::new(StatusCode::FORBIDDEN, "banned", "this node is banned")),
-        NodeState::Pending => return Err(ProblemResponse::new(StatusCode::FORBIDDEN, "pending", "this node waits for approval")),
+        NodeState::Banned => {
+            return Err(ProblemResponse::new(
+                StatusCode::FORBIDDEN,
+                "banned",
+                "this node is banned",
+            ));
+        }
+        NodeState::Pending => {
+            return Err(ProblemResponse::new(
+                StatusCode::FORBIDDEN,
+                "pending",
+                "this node waits for approval",
+            ));
+        }
     }
-    let requested = public_key_of(&claimed.predicate.csr).map_err(|error| ProblemResponse::malformed(error.to_string()))?;
+    let requested = public_key_of(&claimed.predicate.csr)
+        .map_err(|error| ProblemResponse::malformed(error.to_string()))?;
     if requested != key.spki_der() {
-        return Err(ProblemResponse::new(StatusCode::FORBIDDEN, "other-key", "the certificate request is for another key"));
+        return Err(ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "other-key",
+            "the certificate request is for another key",
+        ));
     }
     let now = clock::now();
-    let node_id = id.parse().map_err(|_bad| ProblemResponse::malformed("no node id"))?;
+    let node_id = id
+        .parse()
+        .map_err(|_bad| ProblemResponse::malformed("no node id"))?;
     let issued = issue(state, &node_id, &key, now)?;
     let certificate = issued.pem.clone();
-    state.store.write(move |tx| Box::pin(async move { keep_certificate(tx, &id, &issued, now).await })).await?;
+    state
+        .store
+        .write(move |tx| Box::pin(async move { keep_certificate(tx, &id, &issued, now).await }))
+        .await?;
     Ok(RenewalAnswer { certificate })
 }
 
 fn applicant(request: &EnrolmentRequest) -> Result<Applicant, ProblemResponse> {
     let malformed = |error: String| ProblemResponse::malformed(error);
-    let claimed = request.statement.peek::<Enrolment>().map_err(|error| malformed(error.to_string()))?;
-    let spki = public_key_of(&claimed.predicate.csr).map_err(|error| malformed(error.to_string()))?;
+    let claimed = request
+        .statement
+        .peek::<Enrolment>()
+        .map_err(|error| malformed(error.to_string()))?;
+    let spki =
+        public_key_of(&claimed.predicate.csr).map_err(|error| malformed(error.to_string()))?;
     let key = PublicKey::from_spki_der(&spki).map_err(|error| malformed(error.to_string()))?;
     let verified = request
         .statement
         .verify::<Enrolment>(std::slice::from_ref(&key), 1)
-        .map_err(|error| ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string()))?;
+        .map_err(|error| {
+            ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string())
+        })?;
     let id = NodeId::of(&key);
     if verified.statement().name() != Some(id.as_str()) {
-        return Err(ProblemResponse::new(StatusCode::FORBIDDEN, "other-key", "the statement is about another node than its key's"));
+        return Err(ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "other-key",
+            "the statement is about another node than its key's",
+        ));
     }
     let name = &claimed.predicate.name;
     if name.is_empty() || name.len() > NAME || name.chars().any(char::is_control) {
-        return Err(malformed(format!("a name has 1 to {NAME} characters, none of them control characters")));
+        return Err(malformed(format!(
+            "a name has 1 to {NAME} characters, none of them control characters"
+        )));
     }
-    Ok(Applicant { id, key, digest: verified.payload_digest(), envelope: request.statement.to_json(), statement: claimed })
+    Ok(Applicant {
+        id,
+        key,
+        digest: verified.payload_digest(),
+        envelope: request.statement.to_json(),
+        statement: claimed,
+    })
 }
 
-fn issue(state: &AppState, id: &NodeId, key: &PublicKey, now: Timestamp) -> Result<Issued, ProblemResponse> {
-    state.authority.issue_node(id.as_str(), &key.spki_der(), now).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "no certificate issued");
-        ProblemResponse::internal()
-    })
+fn issue(
+    state: &AppState,
+    id: &NodeId,
+    key: &PublicKey,
+    now: Timestamp,
+) -> Result<Issued, ProblemResponse> {
+    state
+        .authority
+        .issue_node(id.as_str(), &key.spki_der(), now)
+        .map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no certificate issued"
+            );
+            ProblemResponse::internal()
+        })
 }
 
 fn answer(state: &AppState, node: NodeId, certificate: String) -> EnrolmentAnswer {
@@ -173,16 +255,36 @@ async fn decide(
             return Ok(Err(problem));
         }
     };
-    let group = admitted.as_ref().map_or(DEFAULT_GROUP, |(_, group)| group).to_owned();
-    let state = if admitted.is_some() { NodeState::Active } else { NodeState::Pending };
+    let group = admitted
+        .as_ref()
+        .map_or(DEFAULT_GROUP, |(_, group)| group)
+        .to_owned();
+    let state = if admitted.is_some() {
+        NodeState::Active
+    } else {
+        NodeState::Pending
+    };
     if admitted.is_none() {
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes WHERE state = 'pending'").fetch_one(&mut tx.connection).await?;
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes WHERE state = 'pending'")
+            .fetch_one(&mut tx.connection)
+            .await?;
         if waiting >= WAITING {
-            let problem = ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-waiting", "too many nodes wait for approval");
+            let problem = ProblemResponse::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-waiting",
+                "too many nodes wait for approval",
+            );
             return Ok(Err(problem.with_retry_after(60)));
         }
     }
-    let mut node = NodeRow::new(applicant.id.to_string(), said.name.clone(), group, state, applicant.key.to_pem(), desk.now);
+    let mut node = NodeRow::new(
+        applicant.id.to_string(),
+        said.name.clone(),
+        group,
+        state,
+        applicant.key.to_pem(),
+        desk.now,
+    );
     node.machine.clone_from(&said.machine);
     node.replaces.clone_from(&said.replaces);
     node.token_id = admitted.map(|(id, _)| id);
@@ -200,30 +302,54 @@ async fn decide(
 }
 
 /// The same key again: the same answer; a token is not counted twice.
-async fn known(tx: &mut Writing, desk: Desk, mut node: NodeRow, token: Option<TokenPair>, issued: Issued) -> Result<Decision, StoreError> {
+async fn known(
+    tx: &mut Writing,
+    desk: Desk,
+    mut node: NodeRow,
+    token: Option<TokenPair>,
+    issued: Issued,
+) -> Result<Decision, StoreError> {
     match node.state {
-        NodeState::Banned => return Ok(Err(ProblemResponse::new(StatusCode::FORBIDDEN, "banned", "this node is banned"))),
+        NodeState::Banned => {
+            return Ok(Err(ProblemResponse::new(
+                StatusCode::FORBIDDEN,
+                "banned",
+                "this node is banned",
+            )));
+        }
         NodeState::Pending => {
-            let Some(token) = token else { return Ok(Ok(Decided::Waits)) };
-            let Some(group) = spend(tx, &token, desk.now).await? else { return Ok(Err(no_token())) };
+            let Some(token) = token else {
+                return Ok(Ok(Decided::Waits));
+            };
+            let Some(group) = spend(tx, &token, desk.now).await? else {
+                return Ok(Err(no_token()));
+            };
             node.state = NodeState::Active;
             node.group = group;
             node.approved = Some(desk.now);
             node.approved_by = Some(format!("token {}", token.id));
             node.token_id = Some(token.id);
-            tx.event(Event::Node(NodeEvent { id: node.id.clone() }));
+            tx.event(Event::Node(NodeEvent {
+                id: node.id.clone(),
+            }));
             tx.put_node(node.clone()).await?;
         }
         NodeState::Retired if node.stopped.is_none() => {
-            return Ok(Err(ProblemResponse::new(StatusCode::FORBIDDEN, "replaced", "this node was replaced; make a new key")));
+            return Ok(Err(ProblemResponse::new(
+                StatusCode::FORBIDDEN,
+                "replaced",
+                "this node was replaced; make a new key",
+            )));
         }
         NodeState::Active | NodeState::Suspended | NodeState::Retired => {}
     }
-    let row = sqlx::query("SELECT der FROM certificates WHERE node = ? AND expires > ? ORDER BY issued DESC LIMIT 1")
-        .bind(&node.id)
-        .bind(desk.now.as_micros())
-        .fetch_optional(&mut tx.connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT der FROM certificates WHERE node = ? AND expires > ? ORDER BY issued DESC LIMIT 1",
+    )
+    .bind(&node.id)
+    .bind(desk.now.as_micros())
+    .fetch_optional(&mut tx.connection)
+    .await?;
     if let Some(row) = row {
         let der: Vec<u8> = row.try_get("der")?;
         return Ok(Ok(Decided::Certificate(pem(&der))));
@@ -233,11 +359,19 @@ async fn known(tx: &mut Writing, desk: Desk, mut node: NodeRow, token: Option<To
 }
 
 fn no_token() -> ProblemResponse {
-    ProblemResponse::new(StatusCode::UNAUTHORIZED, "token", "the join token is unknown, used up, revoked or expired")
+    ProblemResponse::new(
+        StatusCode::UNAUTHORIZED,
+        "token",
+        "the join token is unknown, used up, revoked or expired",
+    )
 }
 
 /// Takes one use of a token; its group, if it is good.
-async fn spend(tx: &mut Writing, token: &TokenPair, now: Timestamp) -> Result<Option<String>, StoreError> {
+async fn spend(
+    tx: &mut Writing,
+    token: &TokenPair,
+    now: Timestamp,
+) -> Result<Option<String>, StoreError> {
     let row = sqlx::query("SELECT secret_hash, grp FROM join_tokens WHERE id = ? AND revoked IS NULL AND uses_left > 0 AND expires > ?")
         .bind(&token.id)
         .bind(now.as_micros())
@@ -245,16 +379,26 @@ async fn spend(tx: &mut Writing, token: &TokenPair, now: Timestamp) -> Result<Op
         .await?;
     let Some(row) = row else { return Ok(None) };
     let stored: Vec<u8> = row.try_get("secret_hash")?;
-    if !bool::from(stored.as_slice().ct_eq(hash_secret(&token.secret).as_bytes().as_slice())) {
+    if !bool::from(
+        stored
+            .as_slice()
+            .ct_eq(hash_secret(&token.secret).as_bytes().as_slice()),
+    ) {
         return Ok(None);
     }
-    sqlx::query("UPDATE join_tokens SET uses_left = uses_left - 1 WHERE id = ?").bind(&token.id).execute(&mut tx.connection).await?;
+    sqlx::query("UPDATE join_tokens SET uses_left = uses_left - 1 WHERE id = ?")
+        .bind(&token.id)
+        .execute(&mut tx.connection)
+        .await?;
     Ok(Some(row.try_get("grp")?))
 }
 
 async fn give_back(tx: &mut Writing, token: Option<&str>) -> Result<(), StoreError> {
     if let Some(id) = token {
-        sqlx::query("UPDATE join_tokens SET uses_left = uses_left + 1 WHERE id = ?").bind(id).execute(&mut tx.connection).await?;
+        sqlx::query("UPDATE join_tokens SET uses_left = uses_left + 1 WHERE id = ?")
+            .bind(id)
+            .execute(&mut tx.connection)
+            .await?;
     }
     Ok(())
 }
@@ -266,16 +410,28 @@ async fn free_name(
     name: &str,
     replaces: Option<&str>,
 ) -> Result<Result<Vec<NodeRow>, ProblemResponse>, StoreError> {
-    let holders: Vec<NodeRow> = sqlx::query_as("SELECT * FROM nodes WHERE name = ? AND state IN ('active', 'suspended', 'banned')")
-        .bind(name)
-        .fetch_all(&mut tx.connection)
-        .await?;
+    let holders: Vec<NodeRow> = sqlx::query_as(
+        "SELECT * FROM nodes WHERE name = ? AND state IN ('active', 'suspended', 'banned')",
+    )
+    .bind(name)
+    .fetch_all(&mut tx.connection)
+    .await?;
     for holder in &holders {
-        let gone = matches!(fleet::status(holder, desk.now, desk.started, desk.interval), Status::Lost | Status::Stopped);
+        let gone = matches!(
+            fleet::status(holder, desk.now, desk.started, desk.interval),
+            Status::Lost | Status::Stopped
+        );
         let named = replaces == Some(holder.id.as_str());
         if holder.state == NodeState::Banned || !(gone || named) {
-            let detail = format!("the name {name:?} is node {}'s, which is neither lost nor stopped nor in `replaces`", holder.id);
-            return Ok(Err(ProblemResponse::new(StatusCode::CONFLICT, "name-taken", detail)));
+            let detail = format!(
+                "the name {name:?} is node {}'s, which is neither lost nor stopped nor in `replaces`",
+                holder.id
+            );
+            return Ok(Err(ProblemResponse::new(
+                StatusCode::CONFLICT,
+                "name-taken",
+                detail,
+            )));
         }
     }
     Ok(Ok(holders))
@@ -287,30 +443,57 @@ async fn retire(tx: &mut Writing, replaced: &[NodeRow]) -> Result<(), StoreError
         let mut node = node.clone();
         node.state = NodeState::Retired;
         node.stopped = None;
-        tx.event(Event::Node(NodeEvent { id: node.id.clone() }));
+        tx.event(Event::Node(NodeEvent {
+            id: node.id.clone(),
+        }));
         tx.put_node(node).await?;
     }
     Ok(())
 }
 
-async fn enter(tx: &mut Writing, node: &NodeRow, applicant: &Applicant, now: Timestamp) -> Result<(), StoreError> {
+async fn enter(
+    tx: &mut Writing,
+    node: &NodeRow,
+    applicant: &Applicant,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     tx.put_node(node.clone()).await?;
     log::keep(tx, "enrolment", &applicant.digest, &applicant.envelope, now).await?;
     let more = serde_json::json!({"name": node.name, "group": node.group, "state": node.state.as_str(), "by": node.approved_by});
-    log::append(tx, &Leaf { kind: "enrolment", at: now, node: Some(&node.id), sequence: None, digest: applicant.digest, more }).await?;
-    tx.event(Event::Node(NodeEvent { id: node.id.clone() }));
+    log::append(
+        tx,
+        &Leaf {
+            kind: "enrolment",
+            at: now,
+            node: Some(&node.id),
+            sequence: None,
+            digest: applicant.digest,
+            more,
+        },
+    )
+    .await?;
+    tx.event(Event::Node(NodeEvent {
+        id: node.id.clone(),
+    }));
     Ok(())
 }
 
-async fn keep_certificate(tx: &mut Writing, node: &str, issued: &Issued, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO certificates (serial, node, der, issued, expires) VALUES (?, ?, ?, ?, ?)")
-        .bind(&issued.serial)
-        .bind(node)
-        .bind(&issued.der)
-        .bind(now.as_micros())
-        .bind(issued.expires.as_micros())
-        .execute(&mut tx.connection)
-        .await?;
+async fn keep_certificate(
+    tx: &mut Writing,
+    node: &str,
+    issued: &Issued,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO certificates (serial, node, der, issued, expires) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(&issued.serial)
+    .bind(node)
+    .bind(&issued.der)
+    .bind(now.as_micros())
+    .bind(issued.expires.as_micros())
+    .execute(&mut tx.connection)
+    .await?;
     Ok(())
 }
 

@@ -66,7 +66,10 @@ const LIMIT: u64 = 4 << 20;
 pub fn read_trusted(path: &Path) -> Result<String, FileError> {
     let mode = inspect(path)?;
     if mode & 0o022 != 0 {
-        return Err(FileError::Writable { path: path.to_owned(), mode });
+        return Err(FileError::Writable {
+            path: path.to_owned(),
+            mode,
+        });
     }
     read(path)
 }
@@ -75,7 +78,10 @@ pub fn read_trusted(path: &Path) -> Result<String, FileError> {
 pub fn read_secret(path: &Path) -> Result<String, FileError> {
     let mode = inspect(path)?;
     if mode & 0o007 != 0 {
-        return Err(FileError::Readable { path: path.to_owned(), mode });
+        return Err(FileError::Readable {
+            path: path.to_owned(),
+            mode,
+        });
     }
     read_trusted(path)
 }
@@ -83,11 +89,18 @@ pub fn read_secret(path: &Path) -> Result<String, FileError> {
 /// Writes a new file, synced, mode 0600 or 0644; one that is there already is an error.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|source| FileError::Write { path: path.to_owned(), source })
+    write().map_err(|source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes a directory, and those above it, that nobody else can enter.
@@ -96,17 +109,29 @@ pub fn private_directory(path: &Path) -> Result<(), FileError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| FileError::Write { path: path.to_owned(), source })
+        .map_err(|source| FileError::Write {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn inspect(path: &Path) -> Result<u32, FileError> {
-    let metadata = fs::metadata(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let metadata = fs::metadata(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     if metadata.size() > LIMIT {
-        return Err(FileError::TooLarge { path: path.to_owned(), limit: LIMIT });
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+            limit: LIMIT,
+        });
     }
     Ok(metadata.permissions().mode() & 0o7777)
 }
 
 fn read(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }

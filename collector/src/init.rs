@@ -57,7 +57,9 @@ pub struct Initialised {
 pub async fn init(settings: &CollectorSettings) -> Result<Initialised, InitError> {
     let state = &settings.state;
     if exists(state) {
-        return Err(InitError::Again { state: state.clone() });
+        return Err(InitError::Again {
+            state: state.clone(),
+        });
     }
     files::private_directory(state)?;
     files::private_directory(&keys::directory(state))?;
@@ -73,7 +75,9 @@ pub async fn init(settings: &CollectorSettings) -> Result<Initialised, InitError
         user: first.user,
         password: first.password.to_string(),
         token: first.token.to_string(),
-        ca: authority::certificate_file(state, AGENTS).display().to_string(),
+        ca: authority::certificate_file(state, AGENTS)
+            .display()
+            .to_string(),
         ca_sha256: agents.sha256(),
     })
 }

@@ -20,7 +20,10 @@ const LOOK: Duration = Duration::from_secs(5);
 pub async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
     loop {
         if let Err(error) = print_new(&store, &mut std::io::stdout()).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "journal not written");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "journal not written"
+            );
         }
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
@@ -29,7 +32,10 @@ pub async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
         }
     }
     if let Err(error) = print_new(&store, &mut std::io::stdout()).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "journal not written");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "journal not written"
+        );
     }
 }
 
@@ -41,15 +47,25 @@ async fn print_new(store: &Store, out: &mut (dyn Write + Send)) -> Result<(), St
 
 type Lines = Vec<(i64, String)>;
 
-async fn print_table<F, R>(store: &Store, out: &mut (dyn Write + Send), mark: &'static str, lines: F) -> Result<(), StoreError>
+async fn print_table<F, R>(
+    store: &Store,
+    out: &mut (dyn Write + Send),
+    mark: &'static str,
+    lines: F,
+) -> Result<(), StoreError>
 where
     F: Fn(Store, i64) -> R,
     R: Future<Output = Result<Lines, StoreError>>,
 {
     loop {
-        let after: i64 = meta_get(store, mark).await?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let after: i64 = meta_get(store, mark)
+            .await?
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         let new = lines(store.clone(), after).await?;
-        let Some((last, _)) = new.last() else { return Ok(()) };
+        let Some((last, _)) = new.last() else {
+            return Ok(());
+        };
         let last = *last;
         let mut text = String::new();
         for (_, line) in &new {
@@ -57,25 +73,38 @@ where
             text.push('\n');
         }
         if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            tracing::error!(error = &error as &dyn std::error::Error, "standard output takes no journal");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "standard output takes no journal"
+            );
             return Ok(());
         }
-        store.write(move |tx| Box::pin(async move { meta_set(tx, mark, &last.to_string()).await })).await?;
+        store
+            .write(move |tx| Box::pin(async move { meta_set(tx, mark, &last.to_string()).await }))
+            .await?;
     }
 }
 
 async fn steps(store: Store, after: i64) -> Result<Lines, StoreError> {
-    let rows = sqlx::query("SELECT seq, id, step, at, record FROM violation_steps WHERE seq > ? ORDER BY seq LIMIT ?")
-        .bind(after)
-        .bind(BATCH)
-        .fetch_all(store.read_pool())
-        .await?;
+    let rows = sqlx::query(
+        "SELECT seq, id, step, at, record FROM violation_steps WHERE seq > ? ORDER BY seq LIMIT ?",
+    )
+    .bind(after)
+    .bind(BATCH)
+    .fetch_all(store.read_pool())
+    .await?;
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
-        let (step, id, record): (String, String, String) = (row.try_get("step")?, row.try_get("id")?, row.try_get("record")?);
+        let (step, id, record): (String, String, String) = (
+            row.try_get("step")?,
+            row.try_get("id")?,
+            row.try_get("record")?,
+        );
         let at = Timestamp::from_micros(row.try_get("at")?);
         let mut line = json!({"at": at, "event": format!("violation.{step}"), "step": id});
-        if let (Some(line), Ok(Value::Object(members))) = (line.as_object_mut(), serde_json::from_str(&record)) {
+        if let (Some(line), Ok(Value::Object(members))) =
+            (line.as_object_mut(), serde_json::from_str(&record))
+        {
             line.extend(members);
         }
         lines.push((row.try_get("seq")?, line.to_string()));

@@ -43,12 +43,20 @@ pub struct CollectorKeys {
 impl CollectorKeys {
     /// Reads the keys below a state directory.
     pub fn load(state: &Path) -> Result<Self, KeysError> {
-        Ok(Self { receipt: load(state, "receipt")?, assignment: load(state, "assignment")?, verdict: load(state, "verdict")? })
+        Ok(Self {
+            receipt: load(state, "receipt")?,
+            assignment: load(state, "assignment")?,
+            verdict: load(state, "verdict")?,
+        })
     }
 
     /// Makes the keys below a state directory.
     pub fn create(state: &Path) -> Result<Self, KeysError> {
-        Ok(Self { receipt: create(state, "receipt")?, assignment: create(state, "assignment")?, verdict: create(state, "verdict")? })
+        Ok(Self {
+            receipt: create(state, "receipt")?,
+            assignment: create(state, "assignment")?,
+            verdict: create(state, "verdict")?,
+        })
     }
 }
 
@@ -68,8 +76,13 @@ fn load(state: &Path, role: &str) -> Result<PrivateKey, KeysError> {
 }
 
 fn create(state: &Path, role: &str) -> Result<PrivateKey, KeysError> {
-    let key = PrivateKey::generate(Algorithm::Ed25519).map_err(|source| KeysError::Make { source })?;
+    let key =
+        PrivateKey::generate(Algorithm::Ed25519).map_err(|source| KeysError::Make { source })?;
     files::write_new(&file(state, role), key.to_pem().as_bytes(), 0o600)?;
-    files::write_new(&directory(state).join(format!("{role}.pub")), key.public().to_pem().as_bytes(), 0o644)?;
+    files::write_new(
+        &directory(state).join(format!("{role}.pub")),
+        key.public().to_pem().as_bytes(),
+        0o644,
+    )?;
     Ok(key)
 }

@@ -24,20 +24,28 @@ pub struct Leaf<'a> {
 
 /// Appends a leaf inside the transaction.
 pub async fn append(tx: &mut Writing, leaf: &Leaf<'_>) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO log (at, type, node, sequence, digest, record) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(leaf.at.as_micros())
-        .bind(leaf.kind)
-        .bind(leaf.node)
-        .bind(leaf.sequence.map(to_sql))
-        .bind(leaf.digest.as_bytes().as_slice())
-        .bind(record(leaf))
-        .execute(&mut tx.connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO log (at, type, node, sequence, digest, record) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(leaf.at.as_micros())
+    .bind(leaf.kind)
+    .bind(leaf.node)
+    .bind(leaf.sequence.map(to_sql))
+    .bind(leaf.digest.as_bytes().as_slice())
+    .bind(record(leaf))
+    .execute(&mut tx.connection)
+    .await?;
     Ok(())
 }
 
 /// Stores evidence by its digest; the same bytes twice are stored once.
-pub async fn keep(tx: &mut Writing, kind: &'static str, digest: &Digest, bytes: &[u8], at: Timestamp) -> Result<(), StoreError> {
+pub async fn keep(
+    tx: &mut Writing,
+    kind: &'static str,
+    digest: &Digest,
+    bytes: &[u8],
+    at: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO evidence (sha256, kind, bytes, stored) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(digest.as_bytes().as_slice())
         .bind(kind)

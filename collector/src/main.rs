@@ -13,14 +13,26 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     // Every TLS stack in this process uses this provider; a second call would be a second `main`.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("error: a TLS provider was installed before main");
         return ExitCode::from(2);
     }
-    let filter = EnvFilter::try_from_env("PRISTINE_LOG").unwrap_or_else(|_unset| EnvFilter::new(program.log_filter()));
+    let filter = EnvFilter::try_from_env("PRISTINE_LOG")
+        .unwrap_or_else(|_unset| EnvFilter::new(program.log_filter()));
     // The journal goes to standard output; this is everything else.
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: no runtime: {error}");
@@ -41,7 +53,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.print().is_err() {
         return ExitCode::from(2);
     }
-    if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(64)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// An error and its causes, in one line.

@@ -67,7 +67,9 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+        let buckets = [
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        ];
         let mut metrics = Self {
             registry: Registry::default(),
             refused: Family::default(),
@@ -80,14 +82,46 @@ impl Metrics {
             ingest_seconds: Histogram::new(buckets),
         };
         let registry = metrics.registry.sub_registry_with_prefix("pristine");
-        registry.register("ingest_refused", "Requests and statements refused, by code", metrics.refused.clone());
-        registry.register("ingest_statements", "Statements taken, by verdict", metrics.statements.clone());
-        registry.register("ingest_repeated", "Statements told again and receipted again", metrics.repeated.clone());
-        registry.register("violation_steps", "Steps of violations", metrics.steps.clone());
-        registry.register("door_connections", "Open connections", metrics.connections.clone());
-        registry.register("door_handshakes_failed", "TLS handshakes that failed", metrics.handshakes_failed.clone());
-        registry.register("store_full", "1 while the store's disk is full", metrics.store_full.clone());
-        registry.register("ingest_seconds", "From a request's last byte to its commit", metrics.ingest_seconds.clone());
+        registry.register(
+            "ingest_refused",
+            "Requests and statements refused, by code",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "ingest_statements",
+            "Statements taken, by verdict",
+            metrics.statements.clone(),
+        );
+        registry.register(
+            "ingest_repeated",
+            "Statements told again and receipted again",
+            metrics.repeated.clone(),
+        );
+        registry.register(
+            "violation_steps",
+            "Steps of violations",
+            metrics.steps.clone(),
+        );
+        registry.register(
+            "door_connections",
+            "Open connections",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "door_handshakes_failed",
+            "TLS handshakes that failed",
+            metrics.handshakes_failed.clone(),
+        );
+        registry.register(
+            "store_full",
+            "1 while the store's disk is full",
+            metrics.store_full.clone(),
+        );
+        registry.register(
+            "ingest_seconds",
+            "From a request's last byte to its commit",
+            metrics.ingest_seconds.clone(),
+        );
         metrics
     }
 

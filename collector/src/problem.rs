@@ -36,7 +36,13 @@ struct Body<'a> {
 impl ProblemResponse {
     /// A refusal with a status, a code and a sentence.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), expected: None, retry_after: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            expected: None,
+            retry_after: None,
+        }
     }
 
     /// 400: the request cannot be understood.
@@ -56,7 +62,11 @@ impl ProblemResponse {
 
     /// 500, without a word of what went wrong inside.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the collector could not do this; its journal says why")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the collector could not do this; its journal says why",
+        )
     }
 
     /// Says when to come again.
@@ -69,11 +79,18 @@ impl ProblemResponse {
 impl From<StoreError> for ProblemResponse {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full => Self::new(StatusCode::SERVICE_UNAVAILABLE, "store-full", "the collector's disk is full; nothing was stored")
-                .with_retry_after(5),
-            StoreError::Busy | StoreError::Closed => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the collector cannot write now; try again").with_retry_after(1)
-            }
+            StoreError::Full => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-full",
+                "the collector's disk is full; nothing was stored",
+            )
+            .with_retry_after(5),
+            StoreError::Busy | StoreError::Closed => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "the collector cannot write now; try again",
+            )
+            .with_retry_after(1),
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "store failed");
                 Self::internal()
@@ -101,7 +118,10 @@ impl IntoResponse for ProblemResponse {
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, bytes).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -14,7 +14,12 @@ use crate::serve::StartError;
 
 /// The commit that this was built from.
 pub const COMMIT: &str = env!("PRISTINE_COMMIT");
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PRISTINE_COMMIT"), ")");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("PRISTINE_COMMIT"),
+    ")"
+);
 
 /// Takes attestations, appraises them, keeps the evidence and tells people.
 #[derive(Parser)]
@@ -33,7 +38,9 @@ pub struct Program {
 #[derive(Subcommand)]
 enum Command {
     /// Open the three doors; the journal goes to standard output.
-    #[command(after_help = "Example:\n  pristine-collector serve --config /etc/pristine/collector.toml")]
+    #[command(
+        after_help = "Example:\n  pristine-collector serve --config /etc/pristine/collector.toml"
+    )]
     Serve(Configured),
     /// Make keys, authorities, store and the first administrator, who is printed once.
     #[command(after_help = "Example:\n  pristine-collector init --format json")]
@@ -87,7 +94,9 @@ impl ProgramError {
         let file = match self {
             Self::Config(ConfigError::File(file))
             | Self::Init(InitError::File(file) | InitError::Keys(KeysError::File(file)))
-            | Self::Start(StartError::File(file) | StartError::Keys(KeysError::File(file))) => Some(file),
+            | Self::Start(StartError::File(file) | StartError::Keys(KeysError::File(file))) => {
+                Some(file)
+            }
             _ => None,
         };
         if file.is_some_and(FileError::is_permission) {
@@ -95,8 +104,18 @@ impl ProgramError {
         }
         match self {
             Self::Config(_) => 78,
-            _ if matches!(file, Some(FileError::Readable { .. } | FileError::Writable { .. })) => 78,
-            Self::Start(StartError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => 77,
+            _ if matches!(
+                file,
+                Some(FileError::Readable { .. } | FileError::Writable { .. })
+            ) =>
+            {
+                78
+            }
+            Self::Start(StartError::Bind { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
             _ => 2,
         }
     }
@@ -124,7 +143,10 @@ pub async fn run(program: Program) -> Result<(), ProgramError> {
 
 async fn serve(configured: Configured) -> Result<(), ProgramError> {
     let settings = config::load(configured.config.as_deref())?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -100,7 +100,10 @@ impl Running {
         self.workers_stop.send_replace(true);
         while self.workers.join_next().await.is_some() {}
         if let Err(error) = run_stopped(&self.state.store, self.state.started, clock::now()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "end of this run not recorded");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "end of this run not recorded"
+            );
         }
         self.state.store.close().await;
     }
@@ -117,7 +120,9 @@ pub async fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Running, StartError> {
     if !exists(&settings.state) {
-        return Err(StartError::NotInitialised { state: settings.state });
+        return Err(StartError::NotInitialised {
+            state: settings.state,
+        });
     }
     files::private_directory(&settings.state.join("manifests"))?;
     let keys = Arc::new(CollectorKeys::load(&settings.state)?);
@@ -126,8 +131,16 @@ pub async fn start(
     let listeners = Listeners::bind(&settings).await?;
     let started = clock::now();
     let certificates = Certificates {
-        agents: Arc::new(ServerCertificate::new(Arc::clone(&agents_authority), settings.names.clone(), started)?),
-        people: Arc::new(ServerCertificate::new(people_authority, settings.names.clone(), started)?),
+        agents: Arc::new(ServerCertificate::new(
+            Arc::clone(&agents_authority),
+            settings.names.clone(),
+            started,
+        )?),
+        people: Arc::new(ServerCertificate::new(
+            people_authority,
+            settings.names.clone(),
+            started,
+        )?),
     };
     let store = Store::open(&store_file(&settings.state)).await?;
     run_started(&store, started).await?;
@@ -166,12 +179,28 @@ impl Listeners {
         let (agents, agents_at) = listen("agents", settings.agents).await?;
         let (join, join_at) = listen("joining", settings.join).await?;
         let (ops, ops_at) = listen("people", settings.ops).await?;
-        Ok(Self { agents, join, ops, bound: Bound { agents: agents_at, join: join_at, ops: ops_at } })
+        Ok(Self {
+            agents,
+            join,
+            ops,
+            bound: Bound {
+                agents: agents_at,
+                join: join_at,
+                ops: ops_at,
+            },
+        })
     }
 }
 
-async fn listen(door: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { door, address, source };
+async fn listen(
+    door: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind {
+        door,
+        address,
+        source,
+    };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
@@ -206,17 +235,46 @@ fn open(
     let mut doors = JoinSet::new();
     let bound = listeners.bound;
     doors.spawn(door::serve(
-        door("agents", listeners.agents, Some(agents_tls), door::agents::router(state.clone()), idle),
+        door(
+            "agents",
+            listeners.agents,
+            Some(agents_tls),
+            door::agents::router(state.clone()),
+            idle,
+        ),
         stopping.clone(),
     ));
     doors.spawn(door::serve(
-        door("joining", listeners.join, Some(joining_tls), door::joining::router(state.clone()), IDLE),
+        door(
+            "joining",
+            listeners.join,
+            Some(joining_tls),
+            door::joining::router(state.clone()),
+            IDLE,
+        ),
         stopping.clone(),
     ));
-    doors.spawn(door::serve(door("people", listeners.ops, people_tls, door::people::router(state.clone(), stopping.clone()), IDLE), stopping));
+    doors.spawn(door::serve(
+        door(
+            "people",
+            listeners.ops,
+            people_tls,
+            door::people::router(state.clone(), stopping.clone()),
+            IDLE,
+        ),
+        stopping,
+    ));
     let mut workers = JoinSet::new();
-    workers.spawn(alerts::run(state.store.clone(), Arc::clone(&state.settings), workers_stopping.clone()));
-    workers.spawn(keep_time(state.clone(), certificates, workers_stopping.clone()));
+    workers.spawn(alerts::run(
+        state.store.clone(),
+        Arc::clone(&state.settings),
+        workers_stopping.clone(),
+    ));
+    workers.spawn(keep_time(
+        state.clone(),
+        certificates,
+        workers_stopping.clone(),
+    ));
     if state.settings.journal {
         workers.spawn(journal::run(state.store.clone(), workers_stopping));
     }
@@ -240,8 +298,14 @@ fn open(
 }
 
 /// Everything that happens because time passes.
-async fn keep_time(state: AppState, certificates: Certificates, mut shutdown: watch::Receiver<bool>) {
-    let tick = Duration::from_secs(state.settings.interval).div_f64(4.0).min(TICK);
+async fn keep_time(
+    state: AppState,
+    certificates: Certificates,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let tick = Duration::from_secs(state.settings.interval)
+        .div_f64(4.0)
+        .min(TICK);
     let mut renewed = Instant::now();
     let mut swept = Instant::now();
     loop {
@@ -250,20 +314,35 @@ async fn keep_time(state: AppState, certificates: Certificates, mut shutdown: wa
             () = tokio::time::sleep(tick) => {}
         }
         let now = clock::now();
-        report("silence not looked at", violations::silence::watch(&state, now).await.map(drop));
-        state.metrics.store_full.set(i64::from(state.store.is_full()));
+        report(
+            "silence not looked at",
+            violations::silence::watch(&state, now).await.map(drop),
+        );
+        state
+            .metrics
+            .store_full
+            .set(i64::from(state.store.is_full()));
         if swept.elapsed() >= Duration::from_secs(30) {
             swept = Instant::now();
             state.challenges.sweep(swept);
             state.budgets.sweep(swept);
-            report("heartbeat not recorded", heartbeat(&state.store, state.started, now).await);
-            report("gone nodes not retired", fleet::retire_gone(&state.store, now).await);
+            report(
+                "heartbeat not recorded",
+                heartbeat(&state.store, state.started, now).await,
+            );
+            report(
+                "gone nodes not retired",
+                fleet::retire_gone(&state.store, now).await,
+            );
         }
         if renewed.elapsed() >= RENEWAL {
             renewed = Instant::now();
             for certificate in [&certificates.agents, &certificates.people] {
                 if let Err(error) = certificate.renew(now) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "door keeps its old certificate");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "door keeps its old certificate"
+                    );
                 }
             }
         }

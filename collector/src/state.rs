@@ -72,6 +72,12 @@ impl AppState {
 fn urls(names: &[String], port: u16) -> Vec<String> {
     names
         .iter()
-        .map(|name| if name.contains(':') { format!("https://[{name}]:{port}") } else { format!("https://{name}:{port}") })
+        .map(|name| {
+            if name.contains(':') {
+                format!("https://[{name}]:{port}")
+            } else {
+                format!("https://{name}:{port}")
+            }
+        })
         .collect()
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use attestation::digest::Digest;
 use attestation::time::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
@@ -98,8 +98,16 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid(&mut params, now, AUTHORITY_DAYS)?;
         let certificate = params.self_signed(&key)?;
-        files::write_new(&key_file(state, role), key.serialize_pem().as_bytes(), 0o600)?;
-        files::write_new(&certificate_file(state, role), certificate.pem().as_bytes(), 0o644)?;
+        files::write_new(
+            &key_file(state, role),
+            key.serialize_pem().as_bytes(),
+            0o600,
+        )?;
+        files::write_new(
+            &certificate_file(state, role),
+            certificate.pem().as_bytes(),
+            0o644,
+        )?;
         Self::load(state, role)
     }
 
@@ -108,10 +116,15 @@ impl Authority {
         let key = zeroize::Zeroizing::new(files::read_secret(&key_file(state, role))?);
         let path = certificate_file(state, role);
         let pem = files::read_trusted(&path)?;
-        let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_bad| AuthorityError::Parse { path: path.clone() })?.into_owned();
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_bad| AuthorityError::Parse { path: path.clone() })?
+            .into_owned();
         let issuer = Issuer::from_ca_cert_der(&certificate, KeyPair::from_pem(&key)?)?;
-        Ok(Self { issuer, certificate, pem })
+        Ok(Self {
+            issuer,
+            certificate,
+            pem,
+        })
     }
 
     /// The authority's certificate.
@@ -130,7 +143,12 @@ impl Authority {
     }
 
     /// A client certificate for a node's public key (DER SPKI); its common name is the node id.
-    pub fn issue_node(&self, node: &str, spki: &[u8], now: Timestamp) -> Result<Issued, AuthorityError> {
+    pub fn issue_node(
+        &self,
+        node: &str,
+        spki: &[u8],
+        now: Timestamp,
+    ) -> Result<Issued, AuthorityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(node);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -141,14 +159,24 @@ impl Authority {
         let serial = serial(&mut params)?;
         let key = SubjectPublicKeyInfo::from_der(spki)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued { serial, pem: certificate.pem(), der: certificate.der().to_vec(), expires })
+        Ok(Issued {
+            serial,
+            pem: certificate.pem(),
+            der: certificate.der().to_vec(),
+            expires,
+        })
     }
 
     /// A fresh key and certificate for a door with these names.
-    fn issue_door(&self, names: &[String], now: Timestamp) -> Result<(KeyPair, CertificateDer<'static>), AuthorityError> {
+    fn issue_door(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<(KeyPair, CertificateDer<'static>), AuthorityError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(names.first().map_or("pristine-collector", String::as_str));
+        params.distinguished_name =
+            named(names.first().map_or("pristine-collector", String::as_str));
         for name in names {
             params.subject_alt_names.push(match name.parse() {
                 Ok(address) => SanType::IpAddress(address),
@@ -181,7 +209,11 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn valid(params: &mut CertificateParams, now: Timestamp, days: u64) -> Result<Timestamp, AuthorityError> {
+fn valid(
+    params: &mut CertificateParams,
+    now: Timestamp,
+    days: u64,
+) -> Result<Timestamp, AuthorityError> {
     let now_secs = u64::try_from(now.as_micros() / 1_000_000).unwrap_or(0);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + Duration::from_secs(now_secs.saturating_sub(BACKDATED));
@@ -191,7 +223,9 @@ fn valid(params: &mut CertificateParams, now: Timestamp, days: u64) -> Result<Ti
 
 fn serial(params: &mut CertificateParams) -> Result<String, AuthorityError> {
     let mut bytes = [0_u8; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_none| AuthorityError::Random)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_none| AuthorityError::Random)?;
     // Positive, and never shorter when written.
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&bytes));

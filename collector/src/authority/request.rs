@@ -19,8 +19,12 @@ pub enum RequestError {
 
 /// The DER SPKI of a request whose signature is by that key.
 pub fn public_key_of(pem: &str) -> Result<Vec<u8>, RequestError> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_bad| RequestError::Pem)?;
-    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|_bad| RequestError::Parse)?;
-    request.verify_signature().map_err(|_bad| RequestError::Signature)?;
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_bad| RequestError::Pem)?;
+    let (_, request) =
+        X509CertificationRequest::from_der(&pem.contents).map_err(|_bad| RequestError::Parse)?;
+    request
+        .verify_signature()
+        .map_err(|_bad| RequestError::Signature)?;
     Ok(request.certification_request_info.subject_pki.raw.to_vec())
 }

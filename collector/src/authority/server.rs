@@ -20,20 +20,31 @@ pub struct ServerCertificate {
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
 impl ServerCertificate {
     /// Issues the first one.
-    pub fn new(authority: Arc<Authority>, names: Vec<String>, now: Timestamp) -> Result<Self, AuthorityError> {
+    pub fn new(
+        authority: Arc<Authority>,
+        names: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
         let current = ArcSwap::from_pointee(make(&authority, &names, now)?);
-        Ok(Self { current, authority, names })
+        Ok(Self {
+            current,
+            authority,
+            names,
+        })
     }
 
     /// Replaces it; connections that are open keep theirs.
     pub fn renew(&self, now: Timestamp) -> Result<(), AuthorityError> {
-        self.current.store(Arc::new(make(&self.authority, &self.names, now)?));
+        self.current
+            .store(Arc::new(make(&self.authority, &self.names, now)?));
         Ok(())
     }
 }
@@ -45,9 +56,16 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 /// The chain includes the authority's certificate: a joining agent knows only its digest.
-fn make(authority: &Authority, names: &[String], now: Timestamp) -> Result<CertifiedKey, AuthorityError> {
+fn make(
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+) -> Result<CertifiedKey, AuthorityError> {
     let (key, certificate) = authority.issue_door(names, now)?;
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let signer = any_supported_type(&der).map_err(|source| AuthorityError::Tls { source })?;
-    Ok(CertifiedKey::new(vec![certificate, authority.certificate().clone()], signer))
+    Ok(CertifiedKey::new(
+        vec![certificate, authority.certificate().clone()],
+        signer,
+    ))
 }

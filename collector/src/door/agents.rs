@@ -36,62 +36,112 @@ pub fn router(state: AppState) -> Router {
         .route("/agent/v1/snapshots/{sha256}", put(not_asked_for))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::disable())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            ANSWER,
+        ))
         .with_state(state)
 }
 
 type Answer<T> = Result<T, ProblemResponse>;
 
-async fn challenge(State(state): State<AppState>, Extension(peer): Extension<PeerNode>, request: Request<Body>) -> Answer<Response> {
+async fn challenge(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    request: Request<Body>,
+) -> Answer<Response> {
     let read = read_json::<ChallengeRequest>(request).await;
     let (ChallengeRequest {}, _) = read.map_err(|error| refuse(&state, &peer, error.into()))?;
-    let answer = ingest::challenge(&state, &peer.id).await.map_err(|problem| refuse(&state, &peer, problem))?;
+    let answer = ingest::challenge(&state, &peer.id)
+        .await
+        .map_err(|problem| refuse(&state, &peer, problem))?;
     Ok(Json(answer).into_response())
 }
 
-async fn attestations(State(state): State<AppState>, Extension(peer): Extension<PeerNode>, request: Request<Body>) -> Answer<Response> {
+async fn attestations(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    request: Request<Body>,
+) -> Answer<Response> {
     let read = read_json::<AttestationsRequest>(request).await;
     let (request, plain) = read.map_err(|error| refuse(&state, &peer, error.into()))?;
-    let answer = ingest::submit(&state, &peer.id, request, plain).await.map_err(|problem| refuse(&state, &peer, problem))?;
+    let answer = ingest::submit(&state, &peer.id, request, plain)
+        .await
+        .map_err(|problem| refuse(&state, &peer, problem))?;
     Ok(Json(answer).into_response())
 }
 
-async fn assignment(State(state): State<AppState>, Extension(peer): Extension<PeerNode>) -> Answer<Response> {
+async fn assignment(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+) -> Answer<Response> {
     let node = ingest::speaker(&state, &peer.id).await?;
-    let current = state.assignments.of(&node.group).ok_or_else(|| ProblemResponse::not_found("the node's group has no assignment"))?;
+    let current = state
+        .assignments
+        .of(&node.group)
+        .ok_or_else(|| ProblemResponse::not_found("the node's group has no assignment"))?;
     Ok(json(current.envelope.to_json()))
 }
 
-async fn image(State(state): State<AppState>, Extension(peer): Extension<PeerNode>, Path(sha256): Path<String>) -> Answer<Response> {
+async fn image(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    Path(sha256): Path<String>,
+) -> Answer<Response> {
     ingest::speaker(&state, &peer.id).await?;
-    let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT envelope FROM images WHERE payload = ?")
-        .bind(digest(&sha256)?.as_bytes().as_slice())
-        .fetch_optional(state.store.read_pool())
-        .await?;
-    found.map(json).ok_or_else(|| ProblemResponse::not_found("no such image"))
+    let found: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT envelope FROM images WHERE payload = ?")
+            .bind(digest(&sha256)?.as_bytes().as_slice())
+            .fetch_optional(state.store.read_pool())
+            .await?;
+    found
+        .map(json)
+        .ok_or_else(|| ProblemResponse::not_found("no such image"))
 }
 
-async fn manifest(State(state): State<AppState>, Extension(peer): Extension<PeerNode>, Path(sha256): Path<String>) -> Answer<Response> {
+async fn manifest(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    Path(sha256): Path<String>,
+) -> Answer<Response> {
     ingest::speaker(&state, &peer.id).await?;
     let file = tokio::fs::File::open(images::file(&state, &digest(&sha256)?)).await;
     let file = file.map_err(|_absent| ProblemResponse::not_found("no such manifest"))?;
-    let size = file.metadata().await.map_err(|_gone| ProblemResponse::internal())?.len();
+    let size = file
+        .metadata()
+        .await
+        .map_err(|_gone| ProblemResponse::internal())?
+        .len();
     let mut response = Body::from_stream(pieces(file)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/zstd"),
+    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     Ok(response)
 }
 
-async fn not_asked_for(State(state): State<AppState>, Extension(peer): Extension<PeerNode>) -> Answer<Response> {
+async fn not_asked_for(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+) -> Answer<Response> {
     ingest::speaker(&state, &peer.id).await?;
-    Err(ProblemResponse::new(StatusCode::NOT_FOUND, "not-asked-for", "the collector has not asked for this file"))
+    Err(ProblemResponse::new(
+        StatusCode::NOT_FOUND,
+        "not-asked-for",
+        "the collector has not asked for this file",
+    ))
 }
 
 async fn nothing_here() -> ProblemResponse {
     ProblemResponse::not_found("nothing is here")
 }
 
-fn pieces(file: tokio::fs::File) -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> {
+fn pieces(
+    file: tokio::fs::File,
+) -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> {
     use tokio::io::AsyncReadExt;
     futures_util::stream::try_unfold(file, |mut file| async move {
         let mut piece = bytes::BytesMut::with_capacity(PIECE);
@@ -101,11 +151,19 @@ fn pieces(file: tokio::fs::File) -> impl futures_util::Stream<Item = std::io::Re
 }
 
 fn digest(text: &str) -> Answer<Digest> {
-    text.parse().map_err(|_bad| ProblemResponse::malformed("64 lower-case hex digits are wanted"))
+    text.parse()
+        .map_err(|_bad| ProblemResponse::malformed("64 lower-case hex digits are wanted"))
 }
 
 fn json(bytes: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )],
+        bytes,
+    )
+        .into_response()
 }
 
 /// Counts a refused request and keeps it as evidence; a request that the store could not take is no fault of the node.

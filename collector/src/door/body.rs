@@ -54,7 +54,9 @@ impl From<BodyError> for ProblemResponse {
         match error {
             BodyError::TooLarge { .. } => Self::too_large(detail),
             BodyError::Bomb { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "bomb", detail),
-            BodyError::Encoding => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", detail),
+            BodyError::Encoding => {
+                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", detail)
+            }
             BodyError::Gzip | BodyError::Broken | BodyError::Json { .. } => Self::malformed(detail),
         }
     }
@@ -62,8 +64,13 @@ impl From<BodyError> for ProblemResponse {
 
 /// Reads a body of at most `limit` bytes; a longer one is refused by its declared length, without reading.
 pub async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, BodyError> {
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|declared| usize::try_from(declared).map_or(true, |declared| declared > limit)) {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared
+        .is_some_and(|declared| usize::try_from(declared).map_or(true, |declared| declared > limit))
+    {
         return Err(BodyError::TooLarge { limit });
     }
     match Limited::new(request.into_body(), limit).collect().await {
@@ -78,7 +85,11 @@ pub async fn read_json<T>(request: Request<Body>) -> Result<(T, usize), BodyErro
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let gzip = match request.headers().get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
+    let gzip = match request
+        .headers()
+        .get(header::CONTENT_ENCODING)
+        .map(|value| value.as_bytes())
+    {
         None | Some(b"identity") => false,
         Some(b"gzip") => true,
         Some(_) => return Err(BodyError::Encoding),
@@ -88,7 +99,9 @@ where
     if body.len() <= 16 << 10 {
         return parse(&body, gzip);
     }
-    tokio::task::spawn_blocking(move || parse(&body, gzip)).await.map_err(|_gone| BodyError::Broken)?
+    tokio::task::spawn_blocking(move || parse(&body, gzip))
+        .await
+        .map_err(|_gone| BodyError::Broken)?
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8], gzip: bool) -> Result<(T, usize), BodyError> {
@@ -99,14 +112,19 @@ fn parse<T: DeserializeOwned>(body: &[u8], gzip: bool) -> Result<(T, usize), Bod
     } else {
         body
     };
-    let value = attestation::json::from_slice_strict(bytes).map_err(|error| BodyError::Json { reason: error.to_string() })?;
+    let value = attestation::json::from_slice_strict(bytes).map_err(|error| BodyError::Json {
+        reason: error.to_string(),
+    })?;
     Ok((value, bytes.len()))
 }
 
 fn decompress(body: &[u8]) -> Result<Vec<u8>, BodyError> {
     let mut plain = Vec::new();
     let limit = u64::try_from(PLAIN).unwrap_or(u64::MAX).saturating_add(1);
-    flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut plain).map_err(|_bad| BodyError::Gzip)?;
+    flate2::read::GzDecoder::new(body)
+        .take(limit)
+        .read_to_end(&mut plain)
+        .map_err(|_bad| BodyError::Gzip)?;
     if plain.len() > PLAIN {
         return Err(BodyError::Bomb { limit: PLAIN });
     }
@@ -125,14 +143,24 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    async fn read(request: http::request::Builder, body: impl Into<Body>) -> Result<(serde_json::Value, usize), BodyError> {
+    async fn read(
+        request: http::request::Builder,
+        body: impl Into<Body>,
+    ) -> Result<(serde_json::Value, usize), BodyError> {
         read_json(request.body(body.into()).unwrap()).await
     }
 
     #[tokio::test]
     async fn ten_declared_gigabytes_are_refused_without_reading() {
         let request = http::Request::builder().header("content-length", "10000000000");
-        assert!(matches!(read(request, Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>())).await, Err(BodyError::TooLarge { .. })));
+        assert!(matches!(
+            read(
+                request,
+                Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>())
+            )
+            .await,
+            Err(BodyError::TooLarge { .. })
+        ));
     }
 
     #[tokio::test]
@@ -140,22 +168,39 @@ mod tests {
         let bomb = gzip(&vec![b' '; 64 << 20]);
         assert!(bomb.len() < COMPRESSED);
         let request = http::Request::builder().header("content-encoding", "gzip");
-        assert!(matches!(read(request, bomb).await, Err(BodyError::Bomb { .. })));
+        assert!(matches!(
+            read(request, bomb).await,
+            Err(BodyError::Bomb { .. })
+        ));
     }
 
     #[tokio::test]
     async fn garbage_and_truncation_are_refused() {
         let request = || http::Request::builder().header("content-encoding", "gzip");
-        assert!(matches!(read(request(), b"garbage".to_vec()).await, Err(BodyError::Gzip)));
+        assert!(matches!(
+            read(request(), b"garbage".to_vec()).await,
+            Err(BodyError::Gzip)
+        ));
         let whole = gzip(b"{\"a\":1}");
-        assert!(matches!(read(request(), whole[..whole.len() - 9].to_vec()).await, Err(BodyError::Gzip)));
-        assert!(matches!(read(http::Request::builder(), b"{\"a\":1,\"a\":2}".to_vec()).await, Err(BodyError::Json { .. })));
+        assert!(matches!(
+            read(request(), whole[..whole.len() - 9].to_vec()).await,
+            Err(BodyError::Gzip)
+        ));
+        assert!(matches!(
+            read(http::Request::builder(), b"{\"a\":1,\"a\":2}".to_vec()).await,
+            Err(BodyError::Json { .. })
+        ));
         assert_eq!(read(request(), whole).await.unwrap().1, 7);
     }
 
     #[tokio::test]
     async fn what_streams_on_without_end_is_cut_off() {
-        let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1 << 16])));
-        assert!(matches!(read(http::Request::builder(), Body::from_stream(endless)).await, Err(BodyError::TooLarge { .. })));
+        let endless = futures_util::stream::repeat_with(|| {
+            Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1 << 16]))
+        });
+        assert!(matches!(
+            read(http::Request::builder(), Body::from_stream(endless)).await,
+            Err(BodyError::TooLarge { .. })
+        ));
     }
 }

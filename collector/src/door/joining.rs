@@ -29,21 +29,39 @@ pub fn router(state: AppState) -> Router {
         .route("/join/v1/renewal", post(renew))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::disable())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            ANSWER,
+        ))
         .with_state(state)
 }
 
-async fn enrol(State(state): State<AppState>, request: Request<Body>) -> Result<Response, ProblemResponse> {
-    let (request, _) = read_json::<EnrolmentRequest>(request).await.map_err(|error| refuse(&state, error.into()))?;
-    match enrolment::enrol(&state, request).await.map_err(|problem| refuse(&state, problem))? {
+async fn enrol(
+    State(state): State<AppState>,
+    request: Request<Body>,
+) -> Result<Response, ProblemResponse> {
+    let (request, _) = read_json::<EnrolmentRequest>(request)
+        .await
+        .map_err(|error| refuse(&state, error.into()))?;
+    match enrolment::enrol(&state, request)
+        .await
+        .map_err(|problem| refuse(&state, problem))?
+    {
         Enrolled::Admitted(answer) => Ok((StatusCode::CREATED, Json(*answer)).into_response()),
         Enrolled::Waits(answer) => Ok((StatusCode::ACCEPTED, Json(answer)).into_response()),
     }
 }
 
-async fn renew(State(state): State<AppState>, request: Request<Body>) -> Result<Response, ProblemResponse> {
-    let (request, _) = read_json::<RenewalRequest>(request).await.map_err(|error| refuse(&state, error.into()))?;
-    let answer = enrolment::renew(&state, request).await.map_err(|problem| refuse(&state, problem))?;
+async fn renew(
+    State(state): State<AppState>,
+    request: Request<Body>,
+) -> Result<Response, ProblemResponse> {
+    let (request, _) = read_json::<RenewalRequest>(request)
+        .await
+        .map_err(|error| refuse(&state, error.into()))?;
+    let answer = enrolment::renew(&state, request)
+        .await
+        .map_err(|problem| refuse(&state, problem))?;
     Ok(Json(answer).into_response())
 }
 

@@ -87,17 +87,29 @@ pub async fn serve(door: Door, mut shutdown: watch::Receiver<bool>) {
         };
         match accepted {
             Ok((stream, address)) => {
-                tokio::spawn(Arc::clone(&open).connection(stream, address, graceful.watcher(), permit));
+                tokio::spawn(Arc::clone(&open).connection(
+                    stream,
+                    address,
+                    graceful.watcher(),
+                    permit,
+                ));
             }
             Err(error) => {
                 // Out of descriptors, most likely: what is open must close first.
-                tracing::warn!(door = door.name, error = &error as &dyn std::error::Error, "accept failed");
+                tracing::warn!(
+                    door = door.name,
+                    error = &error as &dyn std::error::Error,
+                    "accept failed"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
     drop(door.listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!(door = door.name, "connections were cut off at the end");
     }
 }
@@ -114,7 +126,11 @@ struct Open {
 impl Open {
     fn new(door: &Door) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(door.idle).max_buf_size(HEADER_BYTES);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(door.idle)
+            .max_buf_size(HEADER_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -138,29 +154,57 @@ impl Open {
         watcher: hyper_util::server::graceful::Watcher,
         permit: OwnedSemaphorePermit,
     ) {
-        let count = self.metrics.connections.get_or_create(&DoorLabel { door: self.name }).clone();
+        let count = self
+            .metrics
+            .connections
+            .get_or_create(&DoorLabel { door: self.name })
+            .clone();
         count.inc();
         // Small answers must not wait for the peer's acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
         }
         match &self.acceptor {
-            None => self.requests(stream, Peer { address, tls: false }, None, watcher).await,
-            Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let node = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| tls::node_of(leaf));
-                    self.requests(stream, Peer { address, tls: true }, node, watcher).await;
+            None => {
+                self.requests(
+                    stream,
+                    Peer {
+                        address,
+                        tls: false,
+                    },
+                    None,
+                    watcher,
+                )
+                .await
+            }
+            Some(acceptor) => {
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let node = stream
+                            .get_ref()
+                            .1
+                            .peer_certificates()
+                            .and_then(|chain| chain.first())
+                            .and_then(|leaf| tls::node_of(leaf));
+                        self.requests(stream, Peer { address, tls: true }, node, watcher)
+                            .await;
+                    }
+                    Ok(Err(error)) => self.no_handshake(address, &error.to_string()),
+                    Err(_late) => self.no_handshake(address, "too slow"),
                 }
-                Ok(Err(error)) => self.no_handshake(address, &error.to_string()),
-                Err(_late) => self.no_handshake(address, "too slow"),
-            },
+            }
         }
         count.dec();
         drop(permit);
     }
 
-    async fn requests<S>(&self, stream: S, peer: Peer, node: Option<PeerNode>, watcher: hyper_util::server::graceful::Watcher)
-    where
+    async fn requests<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+        node: Option<PeerNode>,
+        watcher: hyper_util::server::graceful::Watcher,
+    ) where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone();
@@ -171,14 +215,24 @@ impl Open {
             }
             router.clone().oneshot(request.map(Body::new))
         });
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
         if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(door = self.name, error = error.as_ref() as &dyn std::error::Error, "connection ended");
+            tracing::debug!(
+                door = self.name,
+                error = error.as_ref() as &dyn std::error::Error,
+                "connection ended"
+            );
         }
     }
 
     fn no_handshake(&self, address: SocketAddr, reason: &str) {
-        self.metrics.handshakes_failed.get_or_create(&DoorLabel { door: self.name }).inc();
+        self.metrics
+            .handshakes_failed
+            .get_or_create(&DoorLabel { door: self.name })
+            .inc();
         tracing::debug!(door = self.name, %address, reason, "no handshake");
     }
 }

@@ -17,7 +17,11 @@ pub async fn approve(state: &AppState, id: &str, by: &str) -> Result<NodeRow, Pr
     let (now, by) = (clock::now(), by.to_owned());
     change(state, id, "approve", move |node| {
         if node.state != NodeState::Pending {
-            return Err(ProblemResponse::new(StatusCode::CONFLICT, "not-pending", "that node does not wait for approval"));
+            return Err(ProblemResponse::new(
+                StatusCode::CONFLICT,
+                "not-pending",
+                "that node does not wait for approval",
+            ));
         }
         node.state = NodeState::Active;
         node.approved = Some(now);
@@ -28,7 +32,11 @@ pub async fn approve(state: &AppState, id: &str, by: &str) -> Result<NodeRow, Pr
 }
 
 /// Moves a node to a group, and with it to that group's assignment.
-pub async fn move_to_group(state: &AppState, id: &str, group: &str) -> Result<NodeRow, ProblemResponse> {
+pub async fn move_to_group(
+    state: &AppState,
+    id: &str,
+    group: &str,
+) -> Result<NodeRow, ProblemResponse> {
     let group = checked(group)?;
     change(state, id, "group", move |node| {
         node.group = group;
@@ -48,10 +56,18 @@ pub async fn rename(state: &AppState, id: &str, name: &str) -> Result<NodeRow, P
 }
 
 /// Suspends, bans, retires a node, or takes it back.
-pub async fn set_state(state: &AppState, id: &str, to: NodeState) -> Result<NodeRow, ProblemResponse> {
+pub async fn set_state(
+    state: &AppState,
+    id: &str,
+    to: NodeState,
+) -> Result<NodeRow, ProblemResponse> {
     change(state, id, to.as_str(), move |node| {
         if node.state == NodeState::Pending && to != NodeState::Banned {
-            return Err(ProblemResponse::new(StatusCode::CONFLICT, "pending", "that node waits for approval"));
+            return Err(ProblemResponse::new(
+                StatusCode::CONFLICT,
+                "pending",
+                "that node waits for approval",
+            ));
         }
         node.state = to;
         Ok(())
@@ -59,7 +75,12 @@ pub async fn set_state(state: &AppState, id: &str, to: NodeState) -> Result<Node
     .await
 }
 
-async fn change<F>(state: &AppState, id: &str, action: &'static str, change: F) -> Result<NodeRow, ProblemResponse>
+async fn change<F>(
+    state: &AppState,
+    id: &str,
+    action: &'static str,
+    change: F,
+) -> Result<NodeRow, ProblemResponse>
 where
     F: FnOnce(&mut NodeRow) -> Result<(), ProblemResponse> + Send + 'static,
 {
@@ -87,7 +108,9 @@ where
 
 fn checked(name: &str) -> Result<String, ProblemResponse> {
     if name.is_empty() || name.len() > NAME || name.chars().any(char::is_control) {
-        return Err(ProblemResponse::malformed(format!("a name has 1 to {NAME} characters, none of them control characters")));
+        return Err(ProblemResponse::malformed(format!(
+            "a name has 1 to {NAME} characters, none of them control characters"
+        )));
     }
     Ok(name.to_owned())
 }

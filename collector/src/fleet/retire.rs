@@ -21,8 +21,12 @@ pub async fn retire_gone(store: &Store, now: Timestamp) -> Result<(), StoreError
         store
             .write(move |tx| {
                 Box::pin(async move {
-                    let Some(mut node) = tx.node(&id).await? else { return Ok(()) };
-                    let still_gone = node.stopped.is_some_and(|at| at.as_micros() < now.as_micros().saturating_sub(DAY_MICROS));
+                    let Some(mut node) = tx.node(&id).await? else {
+                        return Ok(());
+                    };
+                    let still_gone = node.stopped.is_some_and(|at| {
+                        at.as_micros() < now.as_micros().saturating_sub(DAY_MICROS)
+                    });
                     if node.state == NodeState::Active && still_gone {
                         node.state = NodeState::Retired;
                         tx.put_node(node).await?;

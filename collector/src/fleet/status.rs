@@ -88,7 +88,12 @@ impl fmt::Display for Status {
 
 /// A node's status at `now`. Silence counts from the later of last seen and the collector's start; a clock that was set back
 /// makes a node stale, never younger.
-pub fn status(node: &NodeRow, now: Timestamp, collector_started: Timestamp, interval: u64) -> Status {
+pub fn status(
+    node: &NodeRow,
+    now: Timestamp,
+    collector_started: Timestamp,
+    interval: u64,
+) -> Status {
     match node.state {
         NodeState::Pending => return Status::Pending,
         NodeState::Suspended => return Status::Suspended,
@@ -104,8 +109,15 @@ pub fn status(node: &NodeRow, now: Timestamp, collector_started: Timestamp, inte
         return Status::Stopped;
     }
     let Some(seen) = node.last_fresh else {
-        let since = node.approved.unwrap_or(node.enrolled).max(collector_started);
-        return if silent_for(since, now, LOST, interval) { Status::Lost } else { Status::Pending };
+        let since = node
+            .approved
+            .unwrap_or(node.enrolled)
+            .max(collector_started);
+        return if silent_for(since, now, LOST, interval) {
+            Status::Lost
+        } else {
+            Status::Pending
+        };
     };
     if now < seen {
         return Status::Stale;
@@ -117,7 +129,9 @@ pub fn status(node: &NodeRow, now: Timestamp, collector_started: Timestamp, inte
     if silent_for(heard, now, STALE, interval) {
         return Status::Stale;
     }
-    node.verdict.as_deref().map_or(Status::Pending, Status::of_verdict)
+    node.verdict
+        .as_deref()
+        .map_or(Status::Pending, Status::of_verdict)
 }
 
 fn silent_for(since: Timestamp, now: Timestamp, intervals: u64, interval: u64) -> bool {
@@ -134,7 +148,14 @@ mod tests {
     }
 
     fn node() -> NodeRow {
-        let mut node = NodeRow::new("a".into(), "a".into(), "default".into(), NodeState::Active, String::new(), at(0));
+        let mut node = NodeRow::new(
+            "a".into(),
+            "a".into(),
+            "default".into(),
+            NodeState::Active,
+            String::new(),
+            at(0),
+        );
         node.approved = Some(at(0));
         node.last_fresh = Some(at(1_000));
         node.verdict = Some("pristine".into());
@@ -154,7 +175,10 @@ mod tests {
 
     #[test]
     fn the_collectors_own_downtime_is_not_the_nodes() {
-        assert_eq!(status(&node(), at(100_000), at(99_990), 30), Status::Pristine);
+        assert_eq!(
+            status(&node(), at(100_000), at(99_990), 30),
+            Status::Pristine
+        );
         assert_eq!(status(&node(), at(100_051), at(99_990), 30), Status::Stale);
     }
 

@@ -1,8 +1,8 @@
 //! Join tokens: the store has the secret's hash, the token itself is shown once.
 
 use attestation::digest::Digest;
-use attestation::time::Timestamp;
 use attestation::join_token::JoinToken;
+use attestation::time::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -35,18 +35,37 @@ pub async fn create_join_token(
     by: &str,
 ) -> Result<CreatedToken, ProblemResponse> {
     if uses == 0 || uses > MOST_USES || ttl_secs == 0 || ttl_secs > LONGEST {
-        return Err(ProblemResponse::malformed(format!("a token has 1 to {MOST_USES} uses and lives at most {LONGEST} seconds")));
+        return Err(ProblemResponse::malformed(format!(
+            "a token has 1 to {MOST_USES} uses and lives at most {LONGEST} seconds"
+        )));
     }
     if group.is_empty() || group.len() > 64 || group.chars().any(char::is_control) {
-        return Err(ProblemResponse::malformed("a group's name has 1 to 64 characters"));
+        return Err(ProblemResponse::malformed(
+            "a group's name has 1 to 64 characters",
+        ));
     }
     let mut bytes = [0_u8; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_none| ProblemResponse::internal())?;
-    let (id, secret) = (uuid::Uuid::now_v7().to_string(), URL_SAFE_NO_PAD.encode(bytes));
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_none| ProblemResponse::internal())?;
+    let (id, secret) = (
+        uuid::Uuid::now_v7().to_string(),
+        URL_SAFE_NO_PAD.encode(bytes),
+    );
     let now = clock::now();
     let expires = clock::after(now, ttl_secs);
-    let token = JoinToken { join: state.join_urls(), ca: state.authority.sha256(), id: id.clone(), secret: secret.clone() };
-    let (row_id, group, by, hash) = (id.clone(), group.to_owned(), by.to_owned(), hash_secret(&secret));
+    let token = JoinToken {
+        join: state.join_urls(),
+        ca: state.authority.sha256(),
+        id: id.clone(),
+        secret: secret.clone(),
+    };
+    let (row_id, group, by, hash) = (
+        id.clone(),
+        group.to_owned(),
+        by.to_owned(),
+        hash_secret(&secret),
+    );
     state
         .store
         .write(move |tx| {

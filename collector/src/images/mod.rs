@@ -91,9 +91,16 @@ impl ImageCache {
     pub fn new(store: Store, state: &Path) -> Self {
         let loaded = moka::sync::Cache::builder()
             .max_capacity(ENTRIES_IN_MEMORY)
-            .weigher(|_, image: &Arc<LoadedImage>| u32::try_from(image.tree.len()).unwrap_or(u32::MAX).max(1))
+            .weigher(|_, image: &Arc<LoadedImage>| {
+                u32::try_from(image.tree.len()).unwrap_or(u32::MAX).max(1)
+            })
             .build();
-        Self { loaded, loading: Arc::new(Mutex::new(())), store, directory: manifests::directory(state) }
+        Self {
+            loaded,
+            loading: Arc::new(Mutex::new(())),
+            store,
+            directory: manifests::directory(state),
+        }
     }
 
     /// An image whose manifest is here; none where it is not.
@@ -105,11 +112,12 @@ impl ImageCache {
         if let Some(image) = self.loaded.get(payload) {
             return Ok(Some(image));
         }
-        let row = sqlx::query("SELECT envelope, revoked FROM images WHERE payload = ? AND complete = 1")
-            .bind(payload.as_bytes().as_slice())
-            .fetch_optional(self.store.read_pool())
-            .await
-            .map_err(StoreError::from)?;
+        let row =
+            sqlx::query("SELECT envelope, revoked FROM images WHERE payload = ? AND complete = 1")
+                .bind(payload.as_bytes().as_slice())
+                .fetch_optional(self.store.read_pool())
+                .await
+                .map_err(StoreError::from)?;
         let Some(row) = row else { return Ok(None) };
         let bytes: Vec<u8> = row.try_get("envelope").map_err(StoreError::from)?;
         let revoked: Option<i64> = row.try_get("revoked").map_err(StoreError::from)?;
@@ -122,9 +130,18 @@ impl ImageCache {
             .unwrap_or(Err(ManifestFault::Interrupted))
             .map_err(|source| ImageError::Manifest { payload, source })?;
         if Some(read.facts.tree) != statement.tree() {
-            return Err(ImageError::Manifest { payload, source: ManifestFault::Tree });
+            return Err(ImageError::Manifest {
+                payload,
+                source: ManifestFault::Tree,
+            });
         }
-        let image = Arc::new(LoadedImage { payload, statement, envelope, tree: read.tree, revoked: revoked.is_some() });
+        let image = Arc::new(LoadedImage {
+            payload,
+            statement,
+            envelope,
+            tree: read.tree,
+            revoked: revoked.is_some(),
+        });
         self.loaded.insert(payload, Arc::clone(&image));
         Ok(Some(image))
     }
@@ -140,9 +157,14 @@ impl ImageCache {
     }
 }
 
-fn read_statement(payload: Digest, bytes: &[u8]) -> Result<(Envelope, Statement<Image>), ImageError> {
+fn read_statement(
+    payload: Digest,
+    bytes: &[u8],
+) -> Result<(Envelope, Statement<Image>), ImageError> {
     let bad = |reason: String| ImageError::Statement { payload, reason };
     let envelope = Envelope::from_json(bytes).map_err(|error| bad(error.to_string()))?;
-    let statement = envelope.peek::<Image>().map_err(|error| bad(error.to_string()))?;
+    let statement = envelope
+        .peek::<Image>()
+        .map_err(|error| bad(error.to_string()))?;
     Ok((envelope, statement))
 }

@@ -32,7 +32,11 @@ pub struct Published {
 }
 
 /// Takes an image statement. The same one again is no error.
-pub async fn publish(state: &AppState, envelope: Envelope, by: &str) -> Result<Published, ProblemResponse> {
+pub async fn publish(
+    state: &AppState,
+    envelope: Envelope,
+    by: &str,
+) -> Result<Published, ProblemResponse> {
     let statement = verified(state, &envelope)?;
     let name = statement.statement().name().unwrap_or_default().to_owned();
     let said = statement.predicate();
@@ -45,7 +49,10 @@ pub async fn publish(state: &AppState, envelope: Envelope, by: &str) -> Result<P
         manifest: said.manifest.sha256,
     };
     let (by, now, job) = (by.to_owned(), clock::now(), published.clone());
-    let stored = state.store.write(move |tx| Box::pin(async move { keep(tx, &statement, &job, &by, now).await })).await?;
+    let stored = state
+        .store
+        .write(move |tx| Box::pin(async move { keep(tx, &statement, &job, &by, now).await }))
+        .await?;
     match stored {
         Stored::Complete(complete) => {
             published.manifest_needed = !complete;
@@ -54,15 +61,28 @@ pub async fn publish(state: &AppState, envelope: Envelope, by: &str) -> Result<P
         Stored::Epoch(highest) => Err(ProblemResponse::new(
             StatusCode::CONFLICT,
             "epoch",
-            format!("{} has epoch {highest} already; {} is below it", published.name, published.epoch),
+            format!(
+                "{} has epoch {highest} already; {} is below it",
+                published.name, published.epoch
+            ),
         )),
     }
 }
 
-fn verified(state: &AppState, envelope: &Envelope) -> Result<VerifiedStatement<Image>, ProblemResponse> {
-    let claimed = envelope.peek::<Image>().map_err(|error| ProblemResponse::malformed(error.to_string()))?;
+fn verified(
+    state: &AppState,
+    envelope: &Envelope,
+) -> Result<VerifiedStatement<Image>, ProblemResponse> {
+    let claimed = envelope
+        .peek::<Image>()
+        .map_err(|error| ProblemResponse::malformed(error.to_string()))?;
     let name = claimed.name().unwrap_or_default();
-    let Some(publisher) = state.settings.publishers.iter().find(|publisher| publisher.image == name) else {
+    let Some(publisher) = state
+        .settings
+        .publishers
+        .iter()
+        .find(|publisher| publisher.image == name)
+    else {
         return Err(ProblemResponse::new(
             StatusCode::FORBIDDEN,
             "unknown-publisher",
@@ -71,9 +91,13 @@ fn verified(state: &AppState, envelope: &Envelope) -> Result<VerifiedStatement<I
     };
     let statement = envelope
         .verify::<Image>(&publisher.keys, publisher.threshold)
-        .map_err(|error| ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string()))?;
+        .map_err(|error| {
+            ProblemResponse::new(StatusCode::FORBIDDEN, "signature", error.to_string())
+        })?;
     if statement.statement().tree().is_none() {
-        return Err(ProblemResponse::malformed("the subject has no pristineTree digest"));
+        return Err(ProblemResponse::malformed(
+            "the subject has no pristineTree digest",
+        ));
     }
     Ok(statement)
 }
@@ -93,8 +117,10 @@ async fn keep(
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
     let payload = published.sha256.as_bytes().as_slice();
-    let known: Option<bool> =
-        sqlx::query_scalar("SELECT complete FROM images WHERE payload = ?").bind(payload).fetch_optional(&mut tx.connection).await?;
+    let known: Option<bool> = sqlx::query_scalar("SELECT complete FROM images WHERE payload = ?")
+        .bind(payload)
+        .fetch_optional(&mut tx.connection)
+        .await?;
     if let Some(complete) = known {
         return Ok(Stored::Complete(complete));
     }

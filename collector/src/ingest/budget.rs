@@ -37,14 +37,29 @@ impl Budgets {
     /// As configured.
     pub fn new(limits: &Limits) -> Self {
         let of = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(of(limits.statements_per_second)).allow_burst(of(limits.statements_burst));
-        Self { statements: RateLimiter::keyed(quota), bytes_per_day: limits.bytes_per_day, used: Mutex::default() }
+        let quota = Quota::per_second(of(limits.statements_per_second))
+            .allow_burst(of(limits.statements_burst));
+        Self {
+            statements: RateLimiter::keyed(quota),
+            bytes_per_day: limits.bytes_per_day,
+            used: Mutex::default(),
+        }
     }
 
     /// Takes a request's statements and plain bytes out of the budget, or refuses them all.
-    pub fn spend(&self, node: &str, statements: usize, bytes: usize, now: Instant) -> Result<(), Exceeded> {
+    pub fn spend(
+        &self,
+        node: &str,
+        statements: usize,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = used.entry(node.to_owned()).or_insert(Use { since: now, bytes: 0, refused: None });
+        let mine = used.entry(node.to_owned()).or_insert(Use {
+            since: now,
+            bytes: 0,
+            refused: None,
+        });
         if now.duration_since(mine.since) >= DAY {
             (mine.since, mine.bytes) = (now, 0);
         }
@@ -52,9 +67,17 @@ impl Budgets {
         let after = mine.bytes.saturating_add(bytes);
         if after > self.bytes_per_day {
             mine.refused = Some(now);
-            return Err(Exceeded { retry_after: DAY.saturating_sub(now.duration_since(mine.since)).as_secs().clamp(1, 3_600) });
+            return Err(Exceeded {
+                retry_after: DAY
+                    .saturating_sub(now.duration_since(mine.since))
+                    .as_secs()
+                    .clamp(1, 3_600),
+            });
         }
-        let wanted = u32::try_from(statements).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        let wanted = u32::try_from(statements)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MIN);
         match self.statements.check_key_n(&node.to_owned(), wanted) {
             Ok(Ok(())) => {
                 mine.bytes = after;
@@ -70,13 +93,18 @@ impl Budgets {
     /// Whether the node was last refused a while ago, or never.
     pub fn calm(&self, node: &str, now: Instant) -> bool {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.get(node).and_then(|mine| mine.refused).is_none_or(|refused| now.duration_since(refused) >= CALM)
+        used.get(node)
+            .and_then(|mine| mine.refused)
+            .is_none_or(|refused| now.duration_since(refused) >= CALM)
     }
 
     /// Forgets nodes that have not been heard of for a day.
     pub fn sweep(&self, now: Instant) {
         self.statements.retain_recent();
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, mine| now.duration_since(mine.since) < DAY * 2);
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, mine| now.duration_since(mine.since) < DAY * 2);
     }
 }
 
@@ -87,7 +115,11 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_what_is_above_it_does_not() {
-        let budgets = Budgets::new(&Limits { statements_burst: 600, bytes_per_day: 1_000, ..Limits::default() });
+        let budgets = Budgets::new(&Limits {
+            statements_burst: 600,
+            bytes_per_day: 1_000,
+            ..Limits::default()
+        });
         let now = Instant::now();
         for _ in 0..2 {
             budgets.spend("a", 256, 100, now).unwrap();

@@ -62,12 +62,23 @@ impl Challenges {
         while of_node.len() >= MAX_CHALLENGES {
             of_node.pop_front();
         }
-        of_node.push_back(Open { challenge, expires: instant + lifetime() });
-        Ok(Issued { challenge: challenge.to_string(), expires: now.saturating_add_secs(CHALLENGE_SECONDS) })
+        of_node.push_back(Open {
+            challenge,
+            expires: instant + lifetime(),
+        });
+        Ok(Issued {
+            challenge: challenge.to_string(),
+            expires: now.saturating_add_secs(CHALLENGE_SECONDS),
+        })
     }
 
     /// Takes those of a request's challenges that are open: they can never be taken again.
-    pub fn take<'c>(&self, node: &str, wanted: impl Iterator<Item = &'c str>, instant: Instant) -> Taken {
+    pub fn take<'c>(
+        &self,
+        node: &str,
+        wanted: impl Iterator<Item = &'c str>,
+        instant: Instant,
+    ) -> Taken {
         let mut taken = Vec::new();
         let mut open = self.lock();
         if let Some(of_node) = open.get_mut(node) {
@@ -80,7 +91,10 @@ impl Challenges {
                 }
             }
         }
-        Taken { node: node.to_owned(), taken }
+        Taken {
+            node: node.to_owned(),
+            taken,
+        }
     }
 
     /// Gives them back: nothing was stored, and the agent sends the same bytes again.
@@ -126,11 +140,16 @@ mod tests {
     use super::*;
 
     fn issue(challenges: &Challenges, node: &str, instant: Instant) -> String {
-        challenges.issue(node, Timestamp::from_micros(0), instant).unwrap().challenge
+        challenges
+            .issue(node, Timestamp::from_micros(0), instant)
+            .unwrap()
+            .challenge
     }
 
     fn good(challenges: &Challenges, node: &str, challenge: &str, instant: Instant) -> bool {
-        challenges.take(node, std::iter::once(challenge), instant).holds(Some(challenge))
+        challenges
+            .take(node, std::iter::once(challenge), instant)
+            .holds(Some(challenge))
     }
 
     #[test]
@@ -141,7 +160,10 @@ mod tests {
         assert!(good(&challenges, "a", &one, start));
         assert!(!good(&challenges, "a", &one, start), "used");
         let old = issue(&challenges, "a", start);
-        assert!(!good(&challenges, "a", &old, start + Duration::from_secs(300)), "old");
+        assert!(
+            !good(&challenges, "a", &old, start + Duration::from_secs(300)),
+            "old"
+        );
         assert!(!good(&challenges, "a", &"0".repeat(64), start), "unknown");
         assert!(!good(&challenges, "a", "no hex", start), "garbage");
     }
@@ -150,7 +172,10 @@ mod tests {
     fn four_are_open_and_asking_for_one_voids_none_of_them() {
         let (challenges, start) = (Challenges::default(), Instant::now());
         let all: Vec<String> = (0..5).map(|_| issue(&challenges, "a", start)).collect();
-        assert!(!good(&challenges, "a", &all[0], start), "the fifth took the first one's place");
+        assert!(
+            !good(&challenges, "a", &all[0], start),
+            "the fifth took the first one's place"
+        );
         for challenge in &all[1..] {
             assert!(good(&challenges, "a", challenge, start));
         }

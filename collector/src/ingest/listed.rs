@@ -22,8 +22,17 @@ pub struct Listed {
 
 impl Default for Listed {
     fn default() -> Self {
-        let weigh = |_: &(String, u64), list: &Arc<Vec<Difference>>| u32::try_from(list.len()).unwrap_or(u32::MAX).saturating_add(1);
-        Self { lists: moka::sync::Cache::builder().max_capacity(IN_MEMORY).weigher(weigh).build() }
+        let weigh = |_: &(String, u64), list: &Arc<Vec<Difference>>| {
+            u32::try_from(list.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1)
+        };
+        Self {
+            lists: moka::sync::Cache::builder()
+                .max_capacity(IN_MEMORY)
+                .weigher(weigh)
+                .build(),
+        }
     }
 }
 
@@ -34,7 +43,12 @@ impl Listed {
     }
 
     /// The list of a receipted statement; none where there is no such statement, or it names another one itself.
-    pub async fn of(&self, store: &Store, node: &str, sequence: u64) -> Result<Option<Arc<Vec<Difference>>>, StoreError> {
+    pub async fn of(
+        &self,
+        store: &Store,
+        node: &str,
+        sequence: u64,
+    ) -> Result<Option<Arc<Vec<Difference>>>, StoreError> {
         if let Some(list) = self.lists.get(&(node.to_owned(), sequence)) {
             return Ok(Some(list));
         }
@@ -63,13 +77,18 @@ impl Listed {
 }
 
 /// The differences of a node that still stand, all that were listed.
-pub async fn current_differences(state: &AppState, node: &str) -> Result<Vec<Difference>, ProblemResponse> {
+pub async fn current_differences(
+    state: &AppState,
+    node: &str,
+) -> Result<Vec<Difference>, ProblemResponse> {
     let row = sqlx::query("SELECT differences_at FROM nodes WHERE id = ?")
         .bind(node)
         .fetch_optional(state.store.read_pool())
         .await?
         .ok_or_else(|| ProblemResponse::not_found("no node has that id"))?;
-    let Some(sequence) = number(&row, "differences_at")? else { return Ok(Vec::new()) };
+    let Some(sequence) = number(&row, "differences_at")? else {
+        return Ok(Vec::new());
+    };
     let list = state.listed.of(&state.store, node, sequence).await?;
     Ok(list.map_or_else(Vec::new, |list| list.to_vec()))
 }

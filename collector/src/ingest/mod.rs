@@ -42,11 +42,17 @@ const GRACE_SECONDS: u64 = 10;
 
 /// The node that a certificate names, if it may speak.
 pub async fn speaker(state: &AppState, id: &str) -> Result<NodeRow, ProblemResponse> {
-    let row: Option<NodeRow> =
-        sqlx::query_as("SELECT * FROM nodes WHERE id = ?").bind(id).fetch_optional(state.store.read_pool()).await?;
-    let refuse = |code, detail: &str| Err(ProblemResponse::new(StatusCode::FORBIDDEN, code, detail));
+    let row: Option<NodeRow> = sqlx::query_as("SELECT * FROM nodes WHERE id = ?")
+        .bind(id)
+        .fetch_optional(state.store.read_pool())
+        .await?;
+    let refuse =
+        |code, detail: &str| Err(ProblemResponse::new(StatusCode::FORBIDDEN, code, detail));
     match row {
-        None => refuse("unknown-node", "no node has the certificate's id; enrol again"),
+        None => refuse(
+            "unknown-node",
+            "no node has the certificate's id; enrol again",
+        ),
         Some(row) => match row.state {
             NodeState::Active | NodeState::Suspended => Ok(row),
             // One that said goodbye, was retired for staying away, and is back.
@@ -66,7 +72,10 @@ pub async fn challenge(state: &AppState, id: &str) -> Result<ChallengeAnswer, Pr
         challenge: issued.challenge,
         expires: issued.expires,
         interval: state.settings.interval,
-        assignment: state.assignments.of(&node.group).map(|current| current.payload),
+        assignment: state
+            .assignments
+            .of(&node.group)
+            .map(|current| current.payload),
         requests: Vec::new(),
         expected: expected(node.sequence, node.previous),
     })
@@ -82,20 +91,40 @@ pub async fn submit(
     let (received, instant) = (clock::now(), Instant::now());
     let node = speaker(state, id).await?;
     if request.statements.is_empty() || request.statements.len() > MAX_STATEMENTS {
-        return Err(ProblemResponse::malformed(format!("a request has 1 to {MAX_STATEMENTS} statements")));
+        return Err(ProblemResponse::malformed(format!(
+            "a request has 1 to {MAX_STATEMENTS} statements"
+        )));
     }
-    if let Err(exceeded) = state.budgets.spend(id, request.statements.len(), plain, instant) {
+    if let Err(exceeded) = state
+        .budgets
+        .spend(id, request.statements.len(), plain, instant)
+    {
         record::flood(state, &node, received).await?;
-        return Err(ProblemResponse::new(StatusCode::TOO_MANY_REQUESTS, "flood", "above the node's budget")
-            .with_retry_after(exceeded.retry_after));
+        return Err(ProblemResponse::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "flood",
+            "above the node's budget",
+        )
+        .with_retry_after(exceeded.retry_after));
     }
     let work = Work::new(&node, received)?;
     let (verified, refuse) = work.verify(state, request.statements, plain).await?;
-    let wanted = verified.iter().filter_map(|statement| statement.predicate().challenge.as_deref());
+    let wanted = verified
+        .iter()
+        .filter_map(|statement| statement.predicate().challenge.as_deref());
     let taken = state.challenges.take(id, wanted, instant);
     let prepared = work.prepare(state, &node, verified, &taken, plain).await;
     let recorded = match prepared {
-        Ok(prepared) => record::record(state, &node, prepared, refuse, received, state.budgets.calm(id, instant)).await.map_err(ProblemResponse::from),
+        Ok(prepared) => record::record(
+            state,
+            &node,
+            prepared,
+            refuse,
+            received,
+            state.budgets.calm(id, instant),
+        )
+        .await
+        .map_err(ProblemResponse::from),
         Err(problem) => Err(problem),
     };
     let recorded = match recorded {
@@ -105,11 +134,19 @@ pub async fn submit(
             return Err(problem);
         }
     };
-    state.metrics.ingest_seconds.observe(instant.elapsed().as_secs_f64());
+    state
+        .metrics
+        .ingest_seconds
+        .observe(instant.elapsed().as_secs_f64());
     answer(state, id, &node.group, recorded)
 }
 
-fn answer(state: &AppState, id: &str, group: &str, recorded: Recorded) -> Result<AttestationsAnswer, ProblemResponse> {
+fn answer(
+    state: &AppState,
+    id: &str,
+    group: &str,
+    recorded: Recorded,
+) -> Result<AttestationsAnswer, ProblemResponse> {
     let issued = issue(state, id)?;
     Ok(AttestationsAnswer {
         receipts: recorded.receipts,
@@ -125,10 +162,13 @@ fn answer(state: &AppState, id: &str, group: &str, recorded: Recorded) -> Result
 }
 
 fn issue(state: &AppState, id: &str) -> Result<Issued, ProblemResponse> {
-    state.challenges.issue(id, clock::now(), Instant::now()).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "no challenge");
-        ProblemResponse::internal()
-    })
+    state
+        .challenges
+        .issue(id, clock::now(), Instant::now())
+        .map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "no challenge");
+            ProblemResponse::internal()
+        })
 }
 
 /// One request's work outside the writer.
@@ -143,13 +183,26 @@ type Verified = Vec<VerifiedStatement<Attestation>>;
 impl Work {
     fn new(node: &NodeRow, received: Timestamp) -> Result<Self, ProblemResponse> {
         let corrupt = |what: String| ProblemResponse::from(StoreError::corrupt(what));
-        let key = PublicKey::from_pem(&node.public_key).map_err(|error| corrupt(format!("nodes.public_key: {error}")))?;
-        let id = node.id.parse().map_err(|_bad| corrupt("nodes.id".to_owned()))?;
-        Ok(Self { node: id, key, received })
+        let key = PublicKey::from_pem(&node.public_key)
+            .map_err(|error| corrupt(format!("nodes.public_key: {error}")))?;
+        let id = node
+            .id
+            .parse()
+            .map_err(|_bad| corrupt("nodes.id".to_owned()))?;
+        Ok(Self {
+            node: id,
+            key,
+            received,
+        })
     }
 
     /// Verifies in order, up to the first that is not this node's; the rest is not looked at.
-    async fn verify(&self, state: &AppState, statements: Vec<Envelope>, size: usize) -> Result<(Verified, Option<Refuse>), ProblemResponse> {
+    async fn verify(
+        &self,
+        state: &AppState,
+        statements: Vec<Envelope>,
+        size: usize,
+    ) -> Result<(Verified, Option<Refuse>), ProblemResponse> {
         let (node, key) = (self.node.clone(), self.key.clone());
         let (verified, failed) = on_bench(state, size, move || {
             let mut verified = Vec::with_capacity(statements.len());
@@ -162,9 +215,22 @@ impl Work {
             (verified, None)
         })
         .await?;
-        let Some((index, code, envelope)) = failed else { return Ok((verified, None)) };
-        let code = if code == Code::AnotherNode && is_anothers(state, &envelope).await? { Code::Replay } else { code };
-        Ok((verified, Some(Refuse { index, code, envelope })))
+        let Some((index, code, envelope)) = failed else {
+            return Ok((verified, None));
+        };
+        let code = if code == Code::AnotherNode && is_anothers(state, &envelope).await? {
+            Code::Replay
+        } else {
+            code
+        };
+        Ok((
+            verified,
+            Some(Refuse {
+                index,
+                code,
+                envelope,
+            }),
+        ))
     }
 
     async fn prepare(
@@ -181,7 +247,12 @@ impl Work {
         for statement in verified {
             let said = statement.predicate();
             let image = self.image(state, &statement).await?;
-            let assignment = state.assignments.for_statement(&row.group, said.image.as_ref(), self.received, grace);
+            let assignment = state.assignments.for_statement(
+                &row.group,
+                said.image.as_ref(),
+                self.received,
+                grace,
+            );
             let differences = match said.r#as {
                 Some(sequence) => match within.iter().find(|(at, _)| *at == sequence) {
                     Some((_, listed)) => Some(Arc::clone(listed)),
@@ -201,8 +272,14 @@ impl Work {
         let prepared = on_bench(state, size, move || {
             jobs.into_iter()
                 .map(|(statement, differences, image, assignment, fresh)| {
-                    let bench =
-                        Bench { node: &node, key: &key, assignment: assignment.as_deref(), keys: &keys, origin: &settings.origin, received };
+                    let bench = Bench {
+                        node: &node,
+                        key: &key,
+                        assignment: assignment.as_deref(),
+                        keys: &keys,
+                        origin: &settings.origin,
+                        received,
+                    };
                     prepare(&bench, statement, differences, image, fresh)
                 })
                 .collect::<Result<Vec<_>, Code>>()
@@ -216,7 +293,9 @@ impl Work {
         state: &AppState,
         statement: &VerifiedStatement<Attestation>,
     ) -> Result<Option<Arc<LoadedImage>>, ProblemResponse> {
-        let Some(image) = &statement.predicate().image else { return Ok(None) };
+        let Some(image) = &statement.predicate().image else {
+            return Ok(None);
+        };
         state.images.get(image).await.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "image not loaded");
             ProblemResponse::internal()
@@ -226,15 +305,23 @@ impl Work {
 
 /// Whether an envelope is a statement that another known node has signed.
 async fn is_anothers(state: &AppState, envelope: &Envelope) -> Result<bool, ProblemResponse> {
-    let Ok(header) = envelope.peek_header() else { return Ok(false) };
-    let Some(subject) = header.subject.first() else { return Ok(false) };
+    let Ok(header) = envelope.peek_header() else {
+        return Ok(false);
+    };
+    let Some(subject) = header.subject.first() else {
+        return Ok(false);
+    };
     let row = sqlx::query("SELECT public_key FROM nodes WHERE id = ?")
         .bind(&subject.name)
         .fetch_optional(state.store.read_pool())
         .await?;
     let Some(row) = row else { return Ok(false) };
     let pem: String = row.try_get("public_key")?;
-    Ok(PublicKey::from_pem(&pem).is_ok_and(|key| envelope.verify::<Attestation>(std::slice::from_ref(&key), 1).is_ok()))
+    Ok(PublicKey::from_pem(&pem).is_ok_and(|key| {
+        envelope
+            .verify::<Attestation>(std::slice::from_ref(&key), 1)
+            .is_ok()
+    }))
 }
 
 /// Runs what hashes and verifies: small requests here, others on a blocking thread, a bounded number at once.
@@ -246,6 +333,12 @@ where
     if size <= INLINE {
         return Ok(work());
     }
-    let _place = state.bench.acquire().await.map_err(|_closed| ProblemResponse::internal())?;
-    tokio::task::spawn_blocking(work).await.map_err(|_gone| ProblemResponse::internal())
+    let _place = state
+        .bench
+        .acquire()
+        .await
+        .map_err(|_closed| ProblemResponse::internal())?;
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_gone| ProblemResponse::internal())
 }

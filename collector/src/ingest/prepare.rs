@@ -55,20 +55,29 @@ pub struct Bench<'a> {
 }
 
 /// Checks that a statement is this node's and in bounds.
-pub fn verify(envelope: &Envelope, node: &NodeId, key: &PublicKey) -> Result<VerifiedStatement<Attestation>, Code> {
+pub fn verify(
+    envelope: &Envelope,
+    node: &NodeId,
+    key: &PublicKey,
+) -> Result<VerifiedStatement<Attestation>, Code> {
     let header = envelope.peek_header().map_err(|_bad| Code::Malformed)?;
     let subject = header.subject.first().map(|subject| subject.name.as_str());
     if subject != Some(node.as_str()) {
         return Err(Code::AnotherNode);
     }
-    let statement = envelope.verify::<Attestation>(std::slice::from_ref(key), 1).map_err(|error| match error {
-        attestation::dsse::VerifyError::Statement(_) => Code::Malformed,
-        _ => Code::Signature,
-    })?;
+    let statement = envelope
+        .verify::<Attestation>(std::slice::from_ref(key), 1)
+        .map_err(|error| match error {
+            attestation::dsse::VerifyError::Statement(_) => Code::Malformed,
+            _ => Code::Signature,
+        })?;
     if statement.statement().subject.len() != 1 || statement.statement().tree().is_none() {
         return Err(Code::Malformed);
     }
-    statement.predicate().check_limits().map_err(|_many| Code::Malformed)?;
+    statement
+        .predicate()
+        .check_limits()
+        .map_err(|_many| Code::Malformed)?;
     Ok(statement)
 }
 
@@ -112,7 +121,18 @@ pub fn prepare(
             logged_by: bench.received,
         },
     );
-    let receipt = Envelope::sign(receipt.to_payload(), &bench.keys.receipt).map_err(|_no_key| Code::Internal)?;
+    let receipt = Envelope::sign(receipt.to_payload(), &bench.keys.receipt)
+        .map_err(|_no_key| Code::Internal)?;
     let assignment = bench.assignment.map(|assignment| assignment.payload);
-    Ok(Prepared { statement, payload, differences, differences_at, appraisal, image, assignment, fresh, receipt })
+    Ok(Prepared {
+        statement,
+        payload,
+        differences,
+        differences_at,
+        appraisal,
+        image,
+        assignment,
+        fresh,
+        receipt,
+    })
 }

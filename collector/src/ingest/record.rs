@@ -75,12 +75,19 @@ impl Office {
     }
 
     fn channels(&self) -> Channels<'_> {
-        Channels { webhooks: &self.webhooks, metrics: &self.metrics }
+        Channels {
+            webhooks: &self.webhooks,
+            metrics: &self.metrics,
+        }
     }
 }
 
 fn webhooks(settings: &CollectorSettings) -> Vec<String> {
-    settings.webhooks.iter().map(|webhook| webhook.url.clone()).collect()
+    settings
+        .webhooks
+        .iter()
+        .map(|webhook| webhook.url.clone())
+        .collect()
 }
 
 /// Stores a request's statements, in order, up to the first that is refused.
@@ -93,7 +100,10 @@ pub async fn record(
     calm: bool,
 ) -> Result<Recorded, StoreError> {
     let office = Office::new(state, node, received, calm);
-    let (recorded, refusal) = state.store.write(move |tx| Box::pin(job(tx, office, prepared, refuse))).await?;
+    let (recorded, refusal) = state
+        .store
+        .write(move |tx| Box::pin(job(tx, office, prepared, refuse)))
+        .await?;
     if let Some(refusal) = refusal {
         note(&state.store, &state.metrics, refusal);
     }
@@ -106,8 +116,15 @@ async fn job(
     prepared: Vec<Prepared>,
     refuse: Option<Refuse>,
 ) -> Result<(Recorded, Option<Refusal>), StoreError> {
-    let Some(mut node) = tx.node(&office.node).await? else { return Err(StoreError::corrupt("nodes: the speaker is gone")) };
-    let mut recorded = Recorded { receipts: Vec::new(), verdict: None, fresh: false, refused: None };
+    let Some(mut node) = tx.node(&office.node).await? else {
+        return Err(StoreError::corrupt("nodes: the speaker is gone"));
+    };
+    let mut recorded = Recorded {
+        receipts: Vec::new(),
+        verdict: None,
+        fresh: false,
+        refused: None,
+    };
     let mut refusal = None;
     for (index, prepared) in prepared.into_iter().enumerate() {
         match one(tx, &office, &mut node, &prepared).await? {
@@ -166,7 +183,12 @@ enum Outcome {
     Refused(Code),
 }
 
-async fn one(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared: &Prepared) -> Result<Outcome, StoreError> {
+async fn one(
+    tx: &mut Writing,
+    office: &Office,
+    node: &mut NodeRow,
+    prepared: &Prepared,
+) -> Result<Outcome, StoreError> {
     let said = prepared.statement.predicate();
     let end = expected(node.sequence, node.previous);
     match place(&end, node.jump_taken, said) {
@@ -178,13 +200,22 @@ async fn one(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared: &P
 }
 
 /// A sequence that was taken already: the same bytes get the same receipt, other bytes are a fork.
-async fn before(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared: &Prepared) -> Result<Outcome, StoreError> {
+async fn before(
+    tx: &mut Writing,
+    office: &Office,
+    node: &mut NodeRow,
+    prepared: &Prepared,
+) -> Result<Outcome, StoreError> {
     let payload = prepared.payload.as_bytes().as_slice();
     let known: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT envelope FROM receipts WHERE payload = ?").bind(payload).fetch_optional(&mut tx.connection).await?;
+        sqlx::query_scalar("SELECT envelope FROM receipts WHERE payload = ?")
+            .bind(payload)
+            .fetch_optional(&mut tx.connection)
+            .await?;
     if let Some(bytes) = known {
         office.metrics.repeated.inc();
-        let receipt = Envelope::from_json(&bytes).map_err(|error| StoreError::corrupt(format!("receipts.envelope: {error}")))?;
+        let receipt = Envelope::from_json(&bytes)
+            .map_err(|error| StoreError::corrupt(format!("receipts.envelope: {error}")))?;
         return Ok(Outcome::Told(receipt));
     }
     let said = prepared.statement.predicate();
@@ -193,22 +224,43 @@ async fn before(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared:
         .bind(to_sql(said.sequence))
         .fetch_all(&mut tx.connection)
         .await?;
-    let payloads = rows.iter().map(|row| row.try_get::<Vec<u8>, _>("payload")).collect::<Result<Vec<_>, _>>()?;
+    let payloads = rows
+        .iter()
+        .map(|row| row.try_get::<Vec<u8>, _>("payload"))
+        .collect::<Result<Vec<_>, _>>()?;
     let Some(other) = payloads.iter().find(|other| other.as_slice() != payload) else {
         return Ok(Outcome::Refused(Code::Sequence));
     };
     if payloads.iter().any(|stored| stored == payload) {
         return Ok(Outcome::Refused(Code::Fork));
     }
-    let other: [u8; 32] = other.as_slice().try_into().map_err(|_bad| StoreError::corrupt("attestations.payload"))?;
+    let other: [u8; 32] = other
+        .as_slice()
+        .try_into()
+        .map_err(|_bad| StoreError::corrupt("attestations.payload"))?;
     fork(tx, office, node, prepared, Digest::from_bytes(other)).await?;
     Ok(Outcome::Refused(Code::Fork))
 }
 
 /// Both statements are kept as proof; the node is forked until re-enrolment is approved.
-async fn fork(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared: &Prepared, other: Digest) -> Result<(), StoreError> {
+async fn fork(
+    tx: &mut Writing,
+    office: &Office,
+    node: &mut NodeRow,
+    prepared: &Prepared,
+    other: Digest,
+) -> Result<(), StoreError> {
     let reasons = vec!["fork".to_owned()];
-    keep_statement(tx, office, node, prepared, Some(Verdict::Forked), &reasons, false).await?;
+    keep_statement(
+        tx,
+        office,
+        node,
+        prepared,
+        Some(Verdict::Forked),
+        &reasons,
+        false,
+    )
+    .await?;
     node.forked = true;
     let said = prepared.statement.predicate();
     let mut detail = serde_json::Map::new();
@@ -220,8 +272,16 @@ async fn fork(tx: &mut Writing, office: &Office, node: &mut NodeRow, prepared: &
 }
 
 /// Another node's bytes: not stored as evidence of that node, but told.
-async fn replay(tx: &mut Writing, office: &Office, node: &NodeRow, envelope: &Envelope) -> Result<(), StoreError> {
-    let of = envelope.peek_header().ok().and_then(|header| header.subject.first().map(|subject| subject.name.clone()));
+async fn replay(
+    tx: &mut Writing,
+    office: &Office,
+    node: &NodeRow,
+    envelope: &Envelope,
+) -> Result<(), StoreError> {
+    let of = envelope
+        .peek_header()
+        .ok()
+        .and_then(|header| header.subject.first().map(|subject| subject.name.clone()));
     let mut detail = serde_json::Map::new();
     detail.insert("of".to_owned(), json!(of));
     detail.insert("payload".to_owned(), json!(envelope.payload_digest()));
@@ -238,7 +298,14 @@ async fn once(
     evidence: Option<Digest>,
 ) -> Result<(), StoreError> {
     let open = open_of_kind(tx, &node.id, kind).await?;
-    let mut violation = event(&node.id, &node.name, kind, office.received, detail, uuid::Uuid::now_v7().to_string());
+    let mut violation = event(
+        &node.id,
+        &node.name,
+        kind,
+        office.received,
+        detail,
+        uuid::Uuid::now_v7().to_string(),
+    );
     let step = match open {
         Some(open) if open.detail == violation.detail => return Ok(()),
         Some(open) => {
@@ -249,7 +316,14 @@ async fn once(
         }
         None => Step::Opened,
     };
-    apply(tx, &Change { step, violation }, office.received, evidence, &office.channels()).await
+    apply(
+        tx,
+        &Change { step, violation },
+        office.received,
+        evidence,
+        &office.channels(),
+    )
+    .await
 }
 
 /// In sequence and by the right key: stored, whatever it says.
@@ -270,17 +344,26 @@ async fn take(
     touched(tx, node, prepared).await?;
     violations(tx, office, node, prepared, verdict, &reasons, jumped).await?;
     // History may tell of something graver, but heals nothing.
-    let was = node.verdict.as_deref().and_then(|was| was.parse::<Verdict>().ok());
+    let was = node
+        .verdict
+        .as_deref()
+        .and_then(|was| was.parse::<Verdict>().ok());
     if prepared.fresh || verdict > was {
         set_verdict(tx, office, node, verdict, &reasons, prepared).await?;
     }
     advance(node, prepared, office.received, jumped.is_some());
     tx.put_node(node.clone()).await?;
-    tx.event(Event::Node(NodeEvent { id: node.id.clone() }));
+    tx.event(Event::Node(NodeEvent {
+        id: node.id.clone(),
+    }));
     if said.r#as.is_none() {
-        office.listed.keep(&node.id, said.sequence, Arc::clone(&prepared.differences));
+        office
+            .listed
+            .keep(&node.id, said.sequence, Arc::clone(&prepared.differences));
     }
-    let label = VerdictLabel { verdict: verdict.map_or("none", Verdict::as_str).to_owned() };
+    let label = VerdictLabel {
+        verdict: verdict.map_or("none", Verdict::as_str).to_owned(),
+    };
     office.metrics.statements.get_or_create(&label).inc();
     Ok(Outcome::Taken(prepared.receipt.clone(), verdict))
 }
@@ -297,7 +380,10 @@ fn advance(node: &mut NodeRow, prepared: &Prepared, received: Timestamp, jumped:
     node.image = said.image;
     node.stopped = said.goodbye.then_some(received);
     node.differences_at = Some(prepared.differences_at);
-    node.differences = said.differences_total.unwrap_or(0).max(u64::try_from(prepared.differences.len()).unwrap_or(u64::MAX));
+    node.differences = said
+        .differences_total
+        .unwrap_or(0)
+        .max(u64::try_from(prepared.differences.len()).unwrap_or(u64::MAX));
     node.jump_taken |= jumped;
     if node.state == NodeState::Retired && !said.goodbye {
         node.state = NodeState::Active;
@@ -326,7 +412,14 @@ async fn keep_statement(
 ) -> Result<(), StoreError> {
     let said = prepared.statement.predicate();
     let payload = prepared.payload.as_bytes().as_slice();
-    log::keep(tx, "attestation", &prepared.payload, &prepared.statement.envelope().to_json(), office.received).await?;
+    log::keep(
+        tx,
+        "attestation",
+        &prepared.payload,
+        &prepared.statement.envelope().to_json(),
+        office.received,
+    )
+    .await?;
     sqlx::query("INSERT INTO attestations (node, sequence, payload, received, fresh, verdict, reasons) VALUES (?, ?, ?, ?, ?, ?, ?)")
         .bind(&node.id)
         .bind(to_sql(said.sequence))
@@ -358,7 +451,10 @@ async fn keep_statement(
 async fn touched(tx: &mut Writing, node: &NodeRow, prepared: &Prepared) -> Result<(), StoreError> {
     let said = prepared.statement.predicate();
     for touched in &said.touched {
-        let actor = touched.actor.as_ref().and_then(|actor| serde_json::to_string(actor).ok());
+        let actor = touched
+            .actor
+            .as_ref()
+            .and_then(|actor| serde_json::to_string(actor).ok());
         sqlx::query("INSERT INTO touched (id, node, path, event, count, first, last, actor, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(uuid::Uuid::now_v7().to_string())
             .bind(&node.id)
@@ -385,7 +481,11 @@ async fn violations(
     jumped: Option<&Expected>,
 ) -> Result<(), StoreError> {
     let said = prepared.statement.predicate();
-    let open = if tx.nodes.is_clean(&node.id) { Vec::new() } else { open_of(tx, &node.id).await? };
+    let open = if tx.nodes.is_clean(&node.id) {
+        Vec::new()
+    } else {
+        open_of(tx, &node.id).await?
+    };
     let facts = Facts {
         node: &node.id,
         node_name: &node.name,
@@ -406,7 +506,14 @@ async fn violations(
         tx.nodes.set_clean(&node.id, true);
     }
     for change in &changes {
-        apply(tx, change, office.received, Some(prepared.payload), &office.channels()).await?;
+        apply(
+            tx,
+            change,
+            office.received,
+            Some(prepared.payload),
+            &office.channels(),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -422,7 +529,10 @@ async fn set_verdict(
 ) -> Result<(), StoreError> {
     node.verdict_at = Some(office.received);
     node.verdict_reasons = reasons.to_vec();
-    let was = node.verdict.as_deref().and_then(|was| was.parse::<Verdict>().ok());
+    let was = node
+        .verdict
+        .as_deref()
+        .and_then(|was| was.parse::<Verdict>().ok());
     if verdict == was {
         return Ok(());
     }
@@ -462,7 +572,11 @@ async fn sign_verdict(
     reasons: &[String],
     prepared: &Prepared,
 ) -> Result<(), StoreError> {
-    let tree = prepared.statement.statement().tree().unwrap_or(Digest::ZERO);
+    let tree = prepared
+        .statement
+        .statement()
+        .tree()
+        .unwrap_or(Digest::ZERO);
     let said = VerdictStatement {
         verdict,
         reasons: reasons.to_vec(),
@@ -473,12 +587,24 @@ async fn sign_verdict(
         pins: None,
     };
     let statement = Statement::about(Subject::of_tree(node.id.clone(), &tree), said);
-    let envelope = Envelope::sign(statement.to_payload(), &office.keys.verdict).map_err(|error| StoreError::corrupt(error.to_string()))?;
-    log::keep(tx, "verdict", &envelope.payload_digest(), &envelope.to_json(), office.received).await
+    let envelope = Envelope::sign(statement.to_payload(), &office.keys.verdict)
+        .map_err(|error| StoreError::corrupt(error.to_string()))?;
+    log::keep(
+        tx,
+        "verdict",
+        &envelope.payload_digest(),
+        &envelope.to_json(),
+        office.received,
+    )
+    .await
 }
 
 /// The node sends more than its budget: told once, until it keeps within it again.
-pub async fn flood(state: &AppState, node: &NodeRow, received: Timestamp) -> Result<(), StoreError> {
+pub async fn flood(
+    state: &AppState,
+    node: &NodeRow,
+    received: Timestamp,
+) -> Result<(), StoreError> {
     let office = Office::new(state, node, received, false);
     let node = node.clone();
     state
@@ -490,7 +616,10 @@ pub async fn flood(state: &AppState, node: &NodeRow, received: Timestamp) -> Res
                 }
                 let limits = &office.settings.limits;
                 let mut detail = serde_json::Map::new();
-                detail.insert("statements_per_second".to_owned(), json!(limits.statements_per_second));
+                detail.insert(
+                    "statements_per_second".to_owned(),
+                    json!(limits.statements_per_second),
+                );
                 detail.insert("bytes_per_day".to_owned(), json!(limits.bytes_per_day));
                 once(tx, &office, &node, Kind::Flood, detail, None).await
             })

@@ -22,7 +22,10 @@ pub enum Place {
 
 /// The statement that a node's chain takes next.
 pub fn expected(sequence: Option<u64>, previous: Option<Digest>) -> Expected {
-    Expected { sequence: sequence.map_or(0, |sequence| sequence.saturating_add(1)), previous }
+    Expected {
+        sequence: sequence.map_or(0, |sequence| sequence.saturating_add(1)),
+        previous,
+    }
 }
 
 /// Where a statement belongs in a chain that ends as given.
@@ -34,7 +37,11 @@ pub fn place(end: &Expected, jump_taken: bool, statement: &Attestation) -> Place
         Ordering::Equal => Place::Elsewhere,
         Ordering::Greater => {
             let says_lost = statement.coverage.gaps.iter().any(|gap| gap.cause == LOST);
-            if says_lost && !jump_taken { Place::Jump } else { Place::Elsewhere }
+            if says_lost && !jump_taken {
+                Place::Jump
+            } else {
+                Place::Elsewhere
+            }
         }
     }
 }

@@ -50,7 +50,9 @@ pub struct MigrateFailure(pub String);
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if let sqlx::Error::Database(database) = &error
-            && database.code().is_some_and(|code| NO_SPACE.contains(&code.as_ref()))
+            && database
+                .code()
+                .is_some_and(|code| NO_SPACE.contains(&code.as_ref()))
         {
             return Self::Full;
         }
@@ -62,7 +64,9 @@ impl From<sqlx::Error> for StoreError {
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
-            other => Self::Sql { reason: other.to_string() },
+            other => Self::Sql {
+                reason: other.to_string(),
+            },
         }
     }
 }

@@ -6,16 +6,21 @@ use super::{Store, StoreError, Writing};
 
 /// A stored value.
 pub async fn meta_get(store: &Store, key: &str) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(store.read_pool()).await?)
+    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?")
+        .bind(key)
+        .fetch_optional(store.read_pool())
+        .await?)
 }
 
 /// Sets a value inside a transaction.
 pub async fn meta_set(tx: &mut Writing, key: &str, value: &str) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")
-        .bind(key)
-        .bind(value)
-        .execute(&mut tx.connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+    )
+    .bind(key)
+    .bind(value)
+    .execute(&mut tx.connection)
+    .await?;
     Ok(())
 }
 
@@ -36,7 +41,11 @@ pub async fn run_started(store: &Store, at: Timestamp) -> Result<(), StoreError>
 }
 
 /// Records that the run that began at `started` still goes on.
-pub async fn heartbeat(store: &Store, started: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+pub async fn heartbeat(
+    store: &Store,
+    started: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     store
         .write(move |tx| {
             Box::pin(async move {
@@ -52,15 +61,21 @@ pub async fn heartbeat(store: &Store, started: Timestamp, now: Timestamp) -> Res
 }
 
 /// Records an orderly end.
-pub async fn run_stopped(store: &Store, started: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+pub async fn run_stopped(
+    store: &Store,
+    started: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     store
         .write(move |tx| {
             Box::pin(async move {
-                sqlx::query("UPDATE collector_runs SET last_alive = ?1, stopped = ?1 WHERE started = ?2")
-                    .bind(now.as_micros())
-                    .bind(started.as_micros())
-                    .execute(&mut tx.connection)
-                    .await?;
+                sqlx::query(
+                    "UPDATE collector_runs SET last_alive = ?1, stopped = ?1 WHERE started = ?2",
+                )
+                .bind(now.as_micros())
+                .bind(started.as_micros())
+                .execute(&mut tx.connection)
+                .await?;
                 Ok(())
             })
         })

@@ -58,7 +58,12 @@ impl Store {
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(StoreError::from)?;
-        sqlx::migrate!("./migrations").run(&mut connection).await.map_err(|error| StoreError::Migrate { source: error::MigrateFailure(error.to_string()) })?;
+        sqlx::migrate!("./migrations")
+            .run(&mut connection)
+            .await
+            .map_err(|error| StoreError::Migrate {
+                source: error::MigrateFailure(error.to_string()),
+            })?;
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
@@ -73,7 +78,11 @@ impl Store {
             full: std::sync::atomic::AtomicBool::new(false),
         });
         tokio::spawn(writer::run(connection, queue, Arc::clone(&signals)));
-        Ok(Self { read, jobs, signals })
+        Ok(Self {
+            read,
+            jobs,
+            signals,
+        })
     }
 
     /// For reading: connections of this pool cannot write.
@@ -91,10 +100,12 @@ impl Store {
         F: for<'t> FnOnce(&'t mut Writing) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(writer::work(job, reply)).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })?;
+        self.jobs
+            .try_send(writer::work(job, reply))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+            })?;
         answer.await.map_err(|_gone| StoreError::Closed)?
     }
 

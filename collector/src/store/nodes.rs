@@ -36,7 +36,15 @@ impl NodeState {
 
     /// The state that is written so, if any.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Active, Self::Suspended, Self::Banned, Self::Retired].into_iter().find(|state| state.as_str() == text)
+        [
+            Self::Pending,
+            Self::Active,
+            Self::Suspended,
+            Self::Banned,
+            Self::Retired,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
     }
 }
 
@@ -103,7 +111,14 @@ pub struct NodeRow {
 
 impl NodeRow {
     /// A node that has just asked to join.
-    pub fn new(id: String, name: String, group: String, state: NodeState, public_key: String, enrolled: Timestamp) -> Self {
+    pub fn new(
+        id: String,
+        name: String,
+        group: String,
+        state: NodeState,
+        public_key: String,
+        enrolled: Timestamp,
+    ) -> Self {
         Self {
             id,
             name,
@@ -203,13 +218,15 @@ impl FromRow<'_, SqliteRow> for NodeRow {
             last_received: time(row, "last_received")?,
             last_fresh: time(row, "last_fresh")?,
             verdict: row.try_get("verdict")?,
-            verdict_reasons: serde_json::from_str(&reasons).map_err(|_bad| unreadable("nodes.verdict_reasons", &reasons))?,
+            verdict_reasons: serde_json::from_str(&reasons)
+                .map_err(|_bad| unreadable("nodes.verdict_reasons", &reasons))?,
             verdict_since: time(row, "verdict_since")?,
             verdict_at: time(row, "verdict_at")?,
             assurance: row.try_get("assurance")?,
             tree: digest(row, "tree")?,
             image: digest(row, "image")?,
-            stated: serde_json::from_str(&stated).map_err(|_bad| unreadable("nodes.stated", &stated))?,
+            stated: serde_json::from_str(&stated)
+                .map_err(|_bad| unreadable("nodes.stated", &stated))?,
             stopped: time(row, "stopped")?,
             forked: row.try_get("forked")?,
             differences_at: number(row, "differences_at")?,
@@ -226,18 +243,26 @@ pub fn to_sql(number: u64) -> i64 {
 
 /// A column of microseconds, or null.
 pub fn time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+    Ok(row
+        .try_get::<Option<i64>, _>(column)?
+        .map(Timestamp::from_micros))
 }
 
 /// A column of a count, or null.
 pub fn number(row: &SqliteRow, column: &str) -> Result<Option<u64>, sqlx::Error> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.and_then(|number| u64::try_from(number).ok()))
+    Ok(row
+        .try_get::<Option<i64>, _>(column)?
+        .and_then(|number| u64::try_from(number).ok()))
 }
 
 /// A column of 32 bytes, or null.
 pub fn digest(row: &SqliteRow, column: &str) -> Result<Option<Digest>, sqlx::Error> {
-    let Some(bytes) = row.try_get::<Option<Vec<u8>>, _>(column)? else { return Ok(None) };
-    let bytes: [u8; 32] = bytes.try_into().map_err(|_bad| unreadable(column, "not 32 bytes"))?;
+    let Some(bytes) = row.try_get::<Option<Vec<u8>>, _>(column)? else {
+        return Ok(None);
+    };
+    let bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_bad| unreadable(column, "not 32 bytes"))?;
     Ok(Some(Digest::from_bytes(bytes)))
 }
 

@@ -49,8 +49,10 @@ impl Writing {
         if let Some(row) = self.nodes.rows.get(id) {
             return Ok(Some(row.clone()));
         }
-        let row: Option<NodeRow> =
-            sqlx::query_as("SELECT * FROM nodes WHERE id = ?").bind(id).fetch_optional(&mut self.connection).await?;
+        let row: Option<NodeRow> = sqlx::query_as("SELECT * FROM nodes WHERE id = ?")
+            .bind(id)
+            .fetch_optional(&mut self.connection)
+            .await?;
         if let Some(row) = &row {
             self.nodes.keep(row.clone());
         }
@@ -118,7 +120,11 @@ where
     T: Send + 'static,
     F: for<'t> FnOnce(&'t mut Writing) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
 {
-    Box::new(Pending { job: Some(job), made: None, reply })
+    Box::new(Pending {
+        job: Some(job),
+        made: None,
+        reply,
+    })
 }
 
 impl<T, F> Work for Pending<T, F>
@@ -147,8 +153,18 @@ where
 }
 
 /// Runs until the last handle is gone.
-pub(super) async fn run(connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn Work>>, signals: Arc<Signals>) {
-    let mut tx = Writing { connection, nodes: NodeCache::default(), events: Vec::new(), outbox: false, journal: false };
+pub(super) async fn run(
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Box<dyn Work>>,
+    signals: Arc<Signals>,
+) {
+    let mut tx = Writing {
+        connection,
+        nodes: NodeCache::default(),
+        events: Vec::new(),
+        outbox: false,
+        journal: false,
+    };
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
         let jobs = std::mem::take(&mut group);
@@ -170,7 +186,10 @@ pub(super) async fn run(connection: SqliteConnection, mut queue: mpsc::Receiver<
         }
     }
     if let Err(error) = tx.connection.close().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "store did not close cleanly");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "store did not close cleanly"
+        );
     }
 }
 
@@ -178,7 +197,10 @@ type Done = Vec<(Box<dyn Work>, Result<(), StoreError>)>;
 
 async fn transaction(tx: &mut Writing, jobs: Vec<Box<dyn Work>>) -> Done {
     if let Err(error) = statement(tx, "BEGIN IMMEDIATE").await {
-        return jobs.into_iter().map(|job| (job, Err(error.clone()))).collect();
+        return jobs
+            .into_iter()
+            .map(|job| (job, Err(error.clone())))
+            .collect();
     }
     let mut done: Done = Vec::with_capacity(jobs.len());
     let mut broken = None;
@@ -252,7 +274,9 @@ async fn statement(tx: &mut Writing, sql: &'static str) -> Result<(), StoreError
 fn aborted(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
-        other => StoreError::Aborted { reason: other.to_string() },
+        other => StoreError::Aborted {
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -263,7 +287,9 @@ fn note_space(signals: &Signals, failed: Option<&StoreError>) {
     }
     if signals.full.swap(full, Ordering::Relaxed) != full {
         if full {
-            tracing::error!("disk of the store is full: statements are refused until there is space");
+            tracing::error!(
+                "disk of the store is full: statements are refused until there is space"
+            );
         } else {
             tracing::info!("disk of the store has space again");
         }

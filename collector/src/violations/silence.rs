@@ -17,7 +17,9 @@ const AT_ONCE: i64 = 256;
 
 /// Opens `silence` for each node that has been silent for three intervals; answers for how many.
 pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError> {
-    let limit = now.as_micros().saturating_sub(micros(state.settings.interval.saturating_mul(INTERVALS)));
+    let limit = now
+        .as_micros()
+        .saturating_sub(micros(state.settings.interval.saturating_mul(INTERVALS)));
     if state.started.as_micros() > limit {
         return Ok(0);
     }
@@ -33,17 +35,33 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
     if silent.is_empty() {
         return Ok(0);
     }
-    let (started, interval, metrics) = (state.started, state.settings.interval, std::sync::Arc::clone(&state.metrics));
-    let webhooks: Vec<String> = state.settings.webhooks.iter().map(|webhook| webhook.url.clone()).collect();
+    let (started, interval, metrics) = (
+        state.started,
+        state.settings.interval,
+        std::sync::Arc::clone(&state.metrics),
+    );
+    let webhooks: Vec<String> = state
+        .settings
+        .webhooks
+        .iter()
+        .map(|webhook| webhook.url.clone())
+        .collect();
     state
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let channels = Channels { webhooks: &webhooks, metrics: &metrics };
+                let channels = Channels {
+                    webhooks: &webhooks,
+                    metrics: &metrics,
+                };
                 let mut opened = 0;
                 for id in silent {
-                    let Some(node) = tx.node(&id).await? else { continue };
-                    if is_silent(&node, now, started, interval) && open(tx, &node, now, &channels).await? {
+                    let Some(node) = tx.node(&id).await? else {
+                        continue;
+                    };
+                    if is_silent(&node, now, started, interval)
+                        && open(tx, &node, now, &channels).await?
+                    {
                         opened += 1;
                     }
                 }
@@ -56,24 +74,52 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
 /// Whether a node has said nothing fresh for three intervals, counted from the later of last seen and the collector's start. A
 /// node that said goodbye is not silent.
 pub fn is_silent(node: &NodeRow, now: Timestamp, started: Timestamp, interval: u64) -> bool {
-    let seen = node.last_fresh.or(node.approved).unwrap_or(node.enrolled).max(started);
+    let seen = node
+        .last_fresh
+        .or(node.approved)
+        .unwrap_or(node.enrolled)
+        .max(started);
     node.state == NodeState::Active
         && node.stopped.is_none()
         && now > clock::after(seen, interval.saturating_mul(INTERVALS))
 }
 
-async fn open(tx: &mut Writing, node: &NodeRow, now: Timestamp, channels: &Channels<'_>) -> Result<bool, StoreError> {
+async fn open(
+    tx: &mut Writing,
+    node: &NodeRow,
+    now: Timestamp,
+    channels: &Channels<'_>,
+) -> Result<bool, StoreError> {
     if open_of_kind(tx, &node.id, Kind::Silence).await?.is_some() {
         return Ok(false);
     }
     let mut detail = serde_json::Map::new();
     detail.insert("last_fresh".to_owned(), json!(node.last_fresh));
     detail.insert("last_received".to_owned(), json!(node.last_received));
-    let violation = event(&node.id, &node.name, Kind::Silence, now, detail, uuid::Uuid::now_v7().to_string());
-    apply(tx, &Change { step: Step::Opened, violation }, now, None, channels).await?;
+    let violation = event(
+        &node.id,
+        &node.name,
+        Kind::Silence,
+        now,
+        detail,
+        uuid::Uuid::now_v7().to_string(),
+    );
+    apply(
+        tx,
+        &Change {
+            step: Step::Opened,
+            violation,
+        },
+        now,
+        None,
+        channels,
+    )
+    .await?;
     Ok(true)
 }
 
 fn micros(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+    i64::try_from(seconds)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(1_000_000)
 }

@@ -60,8 +60,18 @@ pub struct Change {
 }
 
 /// The steps that a statement makes necessary; `id` gives a new violation its id.
-pub fn steps(open: &[ViolationView], facts: &Facts<'_>, mut id: impl FnMut() -> String) -> Vec<Change> {
-    let mut desk = Desk { open: index(open), seen: HashSet::new(), changes: Vec::new(), facts, id: &mut id };
+pub fn steps(
+    open: &[ViolationView],
+    facts: &Facts<'_>,
+    mut id: impl FnMut() -> String,
+) -> Vec<Change> {
+    let mut desk = Desk {
+        open: index(open),
+        seen: HashSet::new(),
+        changes: Vec::new(),
+        facts,
+        id: &mut id,
+    };
     desk.differences();
     desk.mounts();
     desk.touched();
@@ -73,7 +83,14 @@ pub fn steps(open: &[ViolationView], facts: &Facts<'_>, mut id: impl FnMut() -> 
 }
 
 /// A violation that no statement made: the node says nothing, or too much, or sends another's bytes.
-pub fn event(node: &str, node_name: &str, kind: Kind, at: Timestamp, detail: Map<String, Value>, id: String) -> ViolationView {
+pub fn event(
+    node: &str,
+    node_name: &str,
+    kind: Kind,
+    at: Timestamp,
+    detail: Map<String, Value>,
+    id: String,
+) -> ViolationView {
     ViolationView {
         id,
         node: node.to_owned(),
@@ -101,7 +118,14 @@ pub fn event(node: &str, node_name: &str, kind: Kind, at: Timestamp, detail: Map
 type Key = (Kind, String);
 
 fn index(open: &[ViolationView]) -> HashMap<Key, &ViolationView> {
-    open.iter().map(|violation| ((violation.kind, violation.path.clone().unwrap_or_default()), violation)).collect()
+    open.iter()
+        .map(|violation| {
+            (
+                (violation.kind, violation.path.clone().unwrap_or_default()),
+                violation,
+            )
+        })
+        .collect()
 }
 
 struct Desk<'a, 'f, I> {
@@ -118,7 +142,13 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
     fn speaks_of_files(&self) -> bool {
         matches!(
             self.facts.verdict,
-            Some(Verdict::Pristine | Verdict::Incomplete | Verdict::Drifted | Verdict::Unexplained | Verdict::Forked)
+            Some(
+                Verdict::Pristine
+                    | Verdict::Incomplete
+                    | Verdict::Drifted
+                    | Verdict::Unexplained
+                    | Verdict::Forked
+            )
         )
     }
 
@@ -127,7 +157,11 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             return;
         }
         let facts = self.facts;
-        let total = facts.attestation.differences_total.unwrap_or(0).max(facts.differences.len() as u64);
+        let total = facts
+            .attestation
+            .differences_total
+            .unwrap_or(0)
+            .max(facts.differences.len() as u64);
         let many = total > MANY;
         for difference in facts.differences {
             let key = (Kind::Difference, difference.path.to_string());
@@ -140,7 +174,9 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
         if many {
             let mut wanted = self.blank(Kind::Many);
             wanted.count = Some(total);
-            wanted.detail.insert("gravest".to_owned(), json!(gravest(facts.differences)));
+            wanted
+                .detail
+                .insert("gravest".to_owned(), json!(gravest(facts.differences)));
             self.have((Kind::Many, String::new()), wanted);
         }
     }
@@ -148,16 +184,32 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
     fn of_difference(&mut self, difference: &Difference) -> ViolationView {
         let expected = difference.expected.as_ref().map(Line::entry);
         let found = difference.found.as_ref().map(Line::entry);
-        let unreadable = self.facts.attestation.coverage.unreadable.iter().any(|it| it.path == difference.path);
+        let unreadable = self
+            .facts
+            .attestation
+            .coverage
+            .unreadable
+            .iter()
+            .any(|it| it.path == difference.path);
         let mut wanted = self.blank(Kind::Difference);
         wanted.path = Some(difference.path.to_string());
         wanted.expect = Some(difference.expect);
-        wanted.expected = difference.expected.as_ref().map(|line| line.as_str().to_owned());
-        wanted.found = difference.found.as_ref().map(|line| line.as_str().to_owned());
-        wanted.fields =
-            if unreadable { vec!["unreadable".to_owned()] } else { entry::fields(expected.as_ref(), found.as_ref()) };
+        wanted.expected = difference
+            .expected
+            .as_ref()
+            .map(|line| line.as_str().to_owned());
+        wanted.found = difference
+            .found
+            .as_ref()
+            .map(|line| line.as_str().to_owned());
+        wanted.fields = if unreadable {
+            vec!["unreadable".to_owned()]
+        } else {
+            entry::fields(expected.as_ref(), found.as_ref())
+        };
         wanted.actor.clone_from(&difference.actor);
-        wanted.severity = severity::of_difference(expected.as_ref(), found.as_ref(), &difference.path);
+        wanted.severity =
+            severity::of_difference(expected.as_ref(), found.as_ref(), &difference.path);
         wanted.detected = difference.at;
         wanted
     }
@@ -168,7 +220,10 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             wanted.path = Some(mount.path.to_string());
             wanted.fields = vec!["mount".to_owned()];
             wanted.actor.clone_from(&mount.actor);
-            wanted.mount = Some(MountView { source: mount.source.clone(), r#type: mount.r#type.clone() });
+            wanted.mount = Some(MountView {
+                source: mount.source.clone(),
+                r#type: mount.r#type.clone(),
+            });
             self.have((Kind::Mount, mount.path.to_string()), wanted);
         }
     }
@@ -177,14 +232,22 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
     fn touched(&mut self) {
         for touched in &self.facts.attestation.touched {
             let key = (Kind::Touched, touched.path.to_string());
-            let before = self.open.get(&key).and_then(|violation| violation.count).unwrap_or(0);
+            let before = self
+                .open
+                .get(&key)
+                .and_then(|violation| violation.count)
+                .unwrap_or(0);
             let mut wanted = self.blank(Kind::Touched);
             wanted.path = Some(touched.path.to_string());
             wanted.actor.clone_from(&touched.actor);
             wanted.detected = touched.first;
             wanted.count = Some(before.saturating_add(touched.count));
-            wanted.detail.insert("event".to_owned(), json!(touched.event));
-            wanted.detail.insert("first".to_owned(), json!(touched.first));
+            wanted
+                .detail
+                .insert("event".to_owned(), json!(touched.event));
+            wanted
+                .detail
+                .insert("first".to_owned(), json!(touched.first));
             wanted.detail.insert("last".to_owned(), json!(touched.last));
             if severity::of_difference(None, None, &touched.path) >= Severity::High {
                 wanted.severity = Severity::High;
@@ -220,8 +283,12 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             _ => return,
         };
         let mut wanted = self.blank(kind);
-        wanted.detail.insert("reasons".to_owned(), json!(self.facts.reasons));
-        wanted.detail.insert("named".to_owned(), json!(self.facts.attestation.image));
+        wanted
+            .detail
+            .insert("reasons".to_owned(), json!(self.facts.reasons));
+        wanted
+            .detail
+            .insert("named".to_owned(), json!(self.facts.attestation.image));
         self.have((kind, String::new()), wanted);
     }
 
@@ -235,7 +302,8 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             self.once(Kind::Rewind, detail);
         }
         if let Some((one, other)) = self.facts.fork {
-            let detail = json!({"sequence": self.facts.attestation.sequence, "payloads": [one, other]});
+            let detail =
+                json!({"sequence": self.facts.attestation.sequence, "payloads": [one, other]});
             self.once(Kind::Fork, detail);
         }
     }
@@ -250,11 +318,19 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
 
     fn blank(&mut self, kind: Kind) -> ViolationView {
         let facts = self.facts;
-        let mut violation =
-            event(facts.node, facts.node_name, kind, facts.received, Map::new(), String::new());
+        let mut violation = event(
+            facts.node,
+            facts.node_name,
+            kind,
+            facts.received,
+            Map::new(),
+            String::new(),
+        );
         violation.image.clone_from(&facts.image);
         if !facts.fresh {
-            violation.detail.insert("late".to_owned(), Value::Bool(true));
+            violation
+                .detail
+                .insert("late".to_owned(), Value::Bool(true));
         }
         violation
     }
@@ -264,7 +340,10 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
         self.seen.insert(key.clone());
         let Some(open) = self.open.get(&key).copied() else {
             wanted.id = (self.id)();
-            self.changes.push(Change { step: Step::Opened, violation: wanted });
+            self.changes.push(Change {
+                step: Step::Opened,
+                violation: wanted,
+            });
             return;
         };
         if says_the_same(open, &wanted) {
@@ -274,15 +353,22 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
         wanted.opened = open.opened;
         wanted.detected = open.detected;
         wanted.severity = wanted.severity.max(open.severity);
-        self.changes.push(Change { step: Step::Updated, violation: wanted });
+        self.changes.push(Change {
+            step: Step::Updated,
+            violation: wanted,
+        });
     }
 
     fn resolve(&mut self) {
         if !self.facts.fresh {
             return;
         }
-        let mut gone: Vec<&ViolationView> =
-            self.open.iter().filter(|(key, _)| !self.seen.contains(*key)).map(|(_, violation)| *violation).collect();
+        let mut gone: Vec<&ViolationView> = self
+            .open
+            .iter()
+            .filter(|(key, _)| !self.seen.contains(*key))
+            .map(|(_, violation)| *violation)
+            .collect();
         gone.sort_by(|a, b| a.id.cmp(&b.id));
         for violation in gone {
             if let Some(resolution) = self.resolution(violation) {
@@ -290,7 +376,10 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
                 resolved.resolved = Some(self.facts.received);
                 resolved.updated = self.facts.received;
                 resolved.resolution = Some(resolution.to_owned());
-                self.changes.push(Change { step: Step::Resolved, violation: resolved });
+                self.changes.push(Change {
+                    step: Step::Resolved,
+                    violation: resolved,
+                });
             }
         }
     }
@@ -300,23 +389,30 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
         let facts = self.facts;
         let coverage = &facts.attestation.coverage;
         // Its word about files is worth something: the tree was recomputed, and no second speaker is known.
-        let good = matches!(facts.verdict, Some(Verdict::Pristine | Verdict::Incomplete | Verdict::Drifted));
+        let good = matches!(
+            facts.verdict,
+            Some(Verdict::Pristine | Verdict::Incomplete | Verdict::Drifted)
+        );
         let total = facts.attestation.differences_total.unwrap_or(0);
         let all_listed = total <= facts.differences.len() as u64;
         match violation.kind {
             Kind::Difference => (good && all_listed).then_some("as expected again"),
-            Kind::Many => (good && total.max(facts.differences.len() as u64) <= MANY).then_some("no longer above a thousand"),
+            Kind::Many => (good && total.max(facts.differences.len() as u64) <= MANY)
+                .then_some("no longer above a thousand"),
             Kind::Mount => {
-                let listed = coverage.mounts.unexpected_total.is_none_or(|total| total <= coverage.mounts.unexpected.len() as u64);
+                let listed = coverage
+                    .mounts
+                    .unexpected_total
+                    .is_none_or(|total| total <= coverage.mounts.unexpected.len() as u64);
                 listed.then_some("no longer mounted")
             }
             Kind::Gap => coverage.gaps.is_empty().then_some("closed by a rescan"),
             Kind::Silence => Some("heard again"),
             Kind::Flood => facts.calm.then_some("within its budget again"),
             Kind::Unexplained => good.then_some("explained again"),
-            Kind::Rollback | Kind::UnknownImage => {
-                (good || facts.verdict == Some(Verdict::Unexplained)).then_some("an allowed image again")
-            }
+            Kind::Rollback | Kind::UnknownImage => (good
+                || facts.verdict == Some(Verdict::Unexplained))
+            .then_some("an allowed image again"),
             Kind::Touched | Kind::Fork | Kind::Replay | Kind::Rewind | Kind::Downgrade => None,
         }
     }
@@ -341,5 +437,9 @@ fn says_the_same(open: &ViolationView, wanted: &ViolationView) -> bool {
 fn gravest(differences: &[Difference]) -> Vec<String> {
     let mut graded = differences.to_vec();
     sort_gravest_first(&mut graded);
-    graded.into_iter().take(GRAVEST).map(|difference| difference.path.to_string()).collect()
+    graded
+        .into_iter()
+        .take(GRAVEST)
+        .map(|difference| difference.path.to_string())
+        .collect()
 }

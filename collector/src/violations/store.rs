@@ -30,10 +30,15 @@ pub fn view(row: &SqliteRow) -> Result<ViolationView, sqlx::Error> {
     Ok(ViolationView {
         id: row.try_get("id")?,
         node: row.try_get("node")?,
-        node_name: row.try_get::<Option<String>, _>("node_name")?.unwrap_or_default(),
-        kind: kind.parse().map_err(|_bad| unreadable("violations.kind", &kind))?,
+        node_name: row
+            .try_get::<Option<String>, _>("node_name")?
+            .unwrap_or_default(),
+        kind: kind
+            .parse()
+            .map_err(|_bad| unreadable("violations.kind", &kind))?,
         path: Some(path).filter(|path| !path.is_empty()),
-        expect: expect.and_then(|expect| serde_json::from_value(serde_json::Value::String(expect)).ok()),
+        expect: expect
+            .and_then(|expect| serde_json::from_value(serde_json::Value::String(expect)).ok()),
         expected: row.try_get("expected")?,
         found: row.try_get("found")?,
         fields: parse(&fields, "violations.fields")?,
@@ -52,8 +57,13 @@ pub fn view(row: &SqliteRow) -> Result<ViolationView, sqlx::Error> {
 }
 
 fn image(row: &SqliteRow) -> Result<Option<ImageView>, sqlx::Error> {
-    let Some(sha256) = digest(row, "image")? else { return Ok(None) };
-    let text = |column: &str| row.try_get::<Option<String>, _>(column).map(Option::unwrap_or_default);
+    let Some(sha256) = digest(row, "image")? else {
+        return Ok(None);
+    };
+    let text = |column: &str| {
+        row.try_get::<Option<String>, _>(column)
+            .map(Option::unwrap_or_default)
+    };
     Ok(Some(ImageView {
         name: text("image_name")?,
         version: text("image_version")?,
@@ -68,21 +78,37 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, column: &str) -> Result<T, 
     serde_json::from_str(text).map_err(|_bad| unreadable(column, text))
 }
 
-fn parse_option<T: serde::de::DeserializeOwned>(text: Option<String>, column: &str) -> Result<Option<T>, sqlx::Error> {
+fn parse_option<T: serde::de::DeserializeOwned>(
+    text: Option<String>,
+    column: &str,
+) -> Result<Option<T>, sqlx::Error> {
     text.map(|text| parse(&text, column)).transpose()
 }
 
 /// The open violations of a node, as the transaction sees them.
 pub async fn open_of(tx: &mut Writing, node: &str) -> Result<Vec<ViolationView>, StoreError> {
     let sql = format!("{SELECT} WHERE v.node = ? AND v.resolved IS NULL LIMIT ?");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(node).bind(OPEN).fetch_all(&mut tx.connection).await?;
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(node)
+        .bind(OPEN)
+        .fetch_all(&mut tx.connection)
+        .await?;
     Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
 }
 
 /// The open violation of a node of one kind without a path.
-pub async fn open_of_kind(tx: &mut Writing, node: &str, kind: Kind) -> Result<Option<ViolationView>, StoreError> {
-    let sql = format!("{SELECT} WHERE v.node = ? AND v.kind = ? AND v.path = '' AND v.resolved IS NULL");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(node).bind(kind.as_str()).fetch_optional(&mut tx.connection).await?;
+pub async fn open_of_kind(
+    tx: &mut Writing,
+    node: &str,
+    kind: Kind,
+) -> Result<Option<ViolationView>, StoreError> {
+    let sql =
+        format!("{SELECT} WHERE v.node = ? AND v.kind = ? AND v.path = '' AND v.resolved IS NULL");
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(node)
+        .bind(kind.as_str())
+        .fetch_optional(&mut tx.connection)
+        .await?;
     Ok(row.as_ref().map(view).transpose()?)
 }
 
@@ -106,16 +132,19 @@ pub async fn apply(
     let violation = &change.violation;
     put(tx, violation).await?;
     tx.nodes.set_clean(&violation.node, false);
-    let record = serde_json::to_string(violation).map_err(|error| StoreError::corrupt(error.to_string()))?;
+    let record =
+        serde_json::to_string(violation).map_err(|error| StoreError::corrupt(error.to_string()))?;
     let step_id = uuid::Uuid::now_v7().to_string();
-    sqlx::query("INSERT INTO violation_steps (id, violation, step, at, record) VALUES (?, ?, ?, ?, ?)")
-        .bind(&step_id)
-        .bind(&violation.id)
-        .bind(change.step.as_str())
-        .bind(at.as_micros())
-        .bind(&record)
-        .execute(&mut tx.connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO violation_steps (id, violation, step, at, record) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(&step_id)
+    .bind(&violation.id)
+    .bind(change.step.as_str())
+    .bind(at.as_micros())
+    .bind(&record)
+    .execute(&mut tx.connection)
+    .await?;
     let leaf = Leaf {
         kind: match (change.step, violation.kind) {
             (Step::Resolved, _) => "resolution",
@@ -140,7 +169,10 @@ pub async fn apply(
             .await?;
         tx.outbox_changed();
     }
-    let label = crate::metrics::StepLabel { kind: violation.kind.as_str(), step: change.step.as_str() };
+    let label = crate::metrics::StepLabel {
+        kind: violation.kind.as_str(),
+        step: change.step.as_str(),
+    };
     channels.metrics.steps.get_or_create(&label).inc();
     tx.journal_changed();
     tx.event(Event::Violation(violation.clone()));
@@ -148,7 +180,10 @@ pub async fn apply(
 }
 
 async fn put(tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreError> {
-    let image: Option<Digest> = violation.image.as_ref().and_then(|image| image.sha256.parse().ok());
+    let image: Option<Digest> = violation
+        .image
+        .as_ref()
+        .and_then(|image| image.sha256.parse().ok());
     sqlx::query(
         "INSERT INTO violations (id, node, kind, path, expect, expected, found, fields, actor, severity, opened, detected, updated, \
          resolved, resolution, image, count, mount, detail) \

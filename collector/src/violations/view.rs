@@ -119,9 +119,17 @@ pub struct ViolationView {
 impl ViolationView {
     /// One line for people.
     pub fn summary(&self) -> String {
-        let node = if self.node_name.is_empty() { &self.node } else { &self.node_name };
+        let node = if self.node_name.is_empty() {
+            &self.node
+        } else {
+            &self.node_name
+        };
         match (&self.path, self.count) {
-            (Some(path), _) if !self.fields.is_empty() => format!("{node}: {} {path} ({})", self.kind.as_str(), self.fields.join(", ")),
+            (Some(path), _) if !self.fields.is_empty() => format!(
+                "{node}: {} {path} ({})",
+                self.kind.as_str(),
+                self.fields.join(", ")
+            ),
             (Some(path), _) => format!("{node}: {} {path}", self.kind.as_str()),
             (None, Some(count)) => format!("{node}: {} ({count})", self.kind.as_str()),
             (None, None) => format!("{node}: {}", self.kind.as_str()),
