@@ -15,8 +15,8 @@ pub const EVENTS_KEPT: usize = 1024;
 pub enum Event {
     /// A node's verdict changed.
     Verdict(VerdictEvent),
-    /// A violation was opened, updated or resolved.
-    Violation(ViolationView),
+    /// A violation was opened, updated or resolved. Boxed: it is many times the size of the others.
+    Violation(Box<ViolationView>),
     /// Something else about a node changed: it enrolled, attested, stopped, moved.
     Node(NodeEvent),
 }

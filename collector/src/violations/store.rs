@@ -175,7 +175,7 @@ pub async fn apply(
     };
     channels.metrics.steps.get_or_create(&label).inc();
     tx.journal_changed();
-    tx.event(Event::Violation(violation.clone()));
+    tx.event(Event::Violation(Box::new(violation.clone())));
     Ok(())
 }
 

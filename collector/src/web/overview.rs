@@ -112,13 +112,13 @@ fn counted(summary: &Summary, blind: &Blind) -> Markup {
     }
 }
 
+/// Kind, path or node, found, fields: what makes violations one cause.
+type Place = (&'static str, Option<String>, Option<String>, Vec<String>);
+
 /// Violations with one cause are one line, the worst first.
 fn causes(violations: Vec<ViolationView>) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
-    let mut places: std::collections::HashMap<
-        (&'static str, Option<String>, Option<String>, Vec<String>),
-        usize,
-    > = std::collections::HashMap::new();
+    let mut places: std::collections::HashMap<Place, usize> = std::collections::HashMap::new();
     for violation in violations {
         // Without a path each node is a cause of its own.
         let own = violation.path.is_none().then(|| violation.node.clone());

@@ -54,7 +54,7 @@ fn meaning(escape: &str) -> String {
         b'\t' => "tab",
         b' ' => "space",
         0x1b => "escape",
-        0x20..0x7f => return format!("the character {}", char::from(byte)),
+        0x21..0x7f => return format!("the character {}", char::from(byte)),
         0x00..0x20 | 0x7f => "control character",
         0x80.. => "not ASCII",
     };
