@@ -1,8 +1,6 @@
 //! System calls that no dependency wraps: the only place where `unsafe` is allowed. Functions take and return types of
 //! the standard library, and an error becomes an [`std::io::Error`] at once.
 
-mod fanotify;
 mod handle;
 
-pub use self::fanotify::{fanotify_init, fanotify_mark_filesystem};
 pub use self::handle::{FileHandle, HANDLE_LIMIT, name_to_handle, open_by_handle};

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
 use attestation::time::Timestamp;
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
@@ -23,8 +25,8 @@ use super::record::{self, Handle, Record};
 use super::{EventSet, Place, mounts};
 use crate::actor::Observer;
 use crate::scan::{Root, handle_key};
-use crate::sys;
 
+// The group's flags for handles are the kernel's own numbers: nix has no names for them, and lets them through.
 const GROUP: u32 = libc::FAN_CLASS_NOTIF
     | libc::FAN_REPORT_FID
     | libc::FAN_REPORT_DFID_NAME
@@ -56,14 +58,16 @@ pub(super) struct FanotifyWatch {
 impl FanotifyWatch {
     /// Marks the superblocks and starts to read.
     pub(super) fn start(root: &Root, scope: &Scope, board: &Arc<Board>) -> io::Result<Self> {
-        let group = sys::fanotify_init(GROUP)?;
+        let group = Fanotify::init(InitFlags::from_bits_retain(GROUP), EventFFlags::empty())?;
         let mut limits = vec![
             "processes are looked up when their event is read: one that has ended by then is not named".to_owned(),
         ];
         for filesystem in root.filesystems() {
-            match sys::fanotify_mark_filesystem(group.as_fd(), MASK, filesystem.dir.as_fd()) {
+            let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+            let mask = MaskFlags::from_bits_retain(MASK);
+            match group.mark(flags, mask, filesystem.dir.as_fd(), None::<&Path>) {
                 Ok(()) => {}
-                Err(error) if filesystem.prefix.is_root() => return Err(error),
+                Err(error) if filesystem.prefix.is_root() => return Err(error.into()),
                 Err(error) => limits.push(format!(
                     "changes below {} are not told: {error}",
                     filesystem.prefix
@@ -125,7 +129,7 @@ impl Drop for FanotifyWatch {
 }
 
 struct Reader {
-    group: OwnedFd,
+    group: Fanotify,
     table: Option<File>,
     stop: Arc<OwnedFd>,
     board: Arc<Board>,
