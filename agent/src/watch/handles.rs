@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
@@ -25,6 +27,10 @@ use crate::sys;
 const CACHE_LIMIT: usize = 100_000;
 /// How far up a path longer than the kernel tells is followed, in levels.
 const CLIMB_LIMIT: usize = 65_536;
+
+/// How often, and how far apart, an inode that is being made is asked for again.
+const BEING_MADE_TRIES: u32 = 5;
+const BEING_MADE: Duration = Duration::from_micros(500);
 
 const OBJECT: u8 = 0;
 const NAMED: u8 = 1;
@@ -231,7 +237,7 @@ impl Resolver {
             .filesystems()
             .filter(|filesystem| filesystem.fsid == *fsid)
         {
-            let object = match sys::open_by_handle(filesystem.dir.as_fd(), kind, bytes) {
+            let object = match open_settled(filesystem.dir.as_fd(), kind, bytes) {
                 Ok(object) => object,
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::STALE | Errno::NOENT) => continue,
@@ -357,4 +363,20 @@ pub(super) fn events_of(mask: u64) -> EventSet {
         }
     }
     events
+}
+
+/// Opens the object of a handle; waits out an inode number that is just being given to a new file.
+///
+/// While that lasts (microseconds) ext4's `iget` finds the number taken by an inode that is not ready, and the kernel
+/// makes of it `ENOMEM`, the one error besides `ESTALE` that `exportfs_decode_fh` lets through.
+fn open_settled(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> io::Result<OwnedFd> {
+    for _ in 0..BEING_MADE_TRIES {
+        match sys::open_by_handle(mount, kind, bytes) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
+                std::thread::sleep(BEING_MADE);
+            }
+            done => return done,
+        }
+    }
+    sys::open_by_handle(mount, kind, bytes)
 }

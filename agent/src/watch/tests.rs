@@ -478,6 +478,30 @@ fn a_storm_of_small_files_and_its_removal_is_told_without_loss() {
     assert!(all.keys().all(|name| name == "d" || names.contains(name)));
 }
 
+/// An inode number that is just being given to a new file reads back as ENOMEM, which is neither a loss nor a lack.
+#[test]
+fn handles_of_numbers_that_are_used_again_are_no_loss() {
+    let Some(world) = World::new(&[], |_| {}) else {
+        return;
+    };
+    let end = Instant::now() + Duration::from_secs(2);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let dir = world.at(&format!("busy{writer}"));
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    fs::create_dir_all(dir.join("below")).unwrap();
+                    fs::write(dir.join("below/file"), b"x").unwrap();
+                    fs::remove_dir_all(&dir).unwrap();
+                }
+            });
+        }
+        while Instant::now() < end {
+            assert_eq!(world.watch.take(Duration::from_millis(10)).lost, None);
+        }
+    });
+}
+
 #[test]
 fn a_quiet_watch_tells_within_milliseconds() {
     let Some(world) = World::new(&[], |dir| fs::write(dir.join("file"), b"").unwrap()) else {
