@@ -124,6 +124,12 @@ impl Output {
         say(&format_args!("warning: {text}"));
     }
 
+    /// Whether log lines on standard error may be coloured: it is a terminal, and nobody asked for none.
+    pub fn logs_in_colour(&self) -> bool {
+        std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && io::stderr().is_terminal()
+    }
+
     /// A word in colour, where the terminal shows colours.
     pub fn paint(&self, colour: Colour, word: &str) -> String {
         if !self.colour {

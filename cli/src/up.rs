@@ -95,6 +95,7 @@ fn log_to_stderr(output: Output) {
     let _set = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(output.logs_in_colour())
         .with_target(false)
         .try_init();
 }
