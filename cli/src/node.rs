@@ -25,6 +25,12 @@ pub enum NodeCommand {
         /// Its id or its name.
         node: String,
     },
+    /// Ask a node to look at everything again, at its next contact.
+    #[command(after_help = "Example:\n  pristine node rescan web-1")]
+    Rescan {
+        /// Its id or its name.
+        node: String,
+    },
     /// Say which image the nodes of a group must be, or move one node to a group.
     #[command(
         after_help = "Examples:\n  pristine node assign --group web web:1.4.2\n  \
@@ -58,6 +64,7 @@ pub fn run(command: &NodeCommand, output: Output) -> Result<Status, Failure> {
             NodeCommand::List => list(&client, output).await,
             NodeCommand::Show { node } => show(&client, node, output).await,
             NodeCommand::Approve { node } => approve(&client, node, output).await,
+            NodeCommand::Rescan { node } => rescan(&client, node, output).await,
             NodeCommand::Assign(arguments) => assign(&client, arguments, output).await,
         }
     })
@@ -167,6 +174,24 @@ async fn approve(client: &Client, node: &str, output: Output) -> Result<Status, 
         output.document(&answer)?;
     } else {
         output.line(format_args!("node {id} is approved"))?;
+    }
+    Ok(Status::Clean)
+}
+
+async fn rescan(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
+    let id = id_of(client, node).await?;
+    let answer = client
+        .post(
+            &format!("/api/v1/nodes/{}/rescan", segment(&id)),
+            &json!({}),
+        )
+        .await?;
+    if output.is_json() {
+        output.document(&answer)?;
+    } else {
+        output.line(format_args!(
+            "node {id} is asked at its next contact to look at everything again"
+        ))?;
     }
     Ok(Status::Clean)
 }

@@ -20,6 +20,26 @@ pub enum ViolationCommand {
         /// Its id, as `violation list` shows it.
         id: String,
     },
+    /// Mark one as seen, as it now is.
+    #[command(
+        after_help = "Example:\n  pristine violation acknowledge 0199… --reason \"on it, ticket 4711\""
+    )]
+    Acknowledge(Review),
+    /// End one that a person must judge: what still is so ends by itself once it no longer is.
+    #[command(
+        after_help = "Example:\n  pristine violation resolve 0199… --reason \"the package update of Monday\""
+    )]
+    Resolve(Review),
+}
+
+/// Arguments of `violation acknowledge` and `violation resolve`.
+#[derive(Args, Debug)]
+pub struct Review {
+    /// Its id, as `violation list` shows it.
+    id: String,
+    /// Why, in one line; it is kept and told.
+    #[arg(long, value_name = "R")]
+    reason: String,
 }
 
 /// Arguments of `violation list`.
@@ -50,6 +70,10 @@ pub fn run(command: &ViolationCommand, output: Output) -> Result<Status, Failure
         match command {
             ViolationCommand::List(arguments) => list(&client, arguments, output).await,
             ViolationCommand::Show { id } => show(&client, id, output).await,
+            ViolationCommand::Acknowledge(review) => {
+                reviewed(&client, review, "acknowledge", output).await
+            }
+            ViolationCommand::Resolve(review) => reviewed(&client, review, "resolve", output).await,
         }
     })
 }
@@ -111,6 +135,8 @@ async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failu
         "detected",
         "resolved",
         "resolution",
+        "acknowledged/by",
+        "acknowledged/reason",
         "expected",
         "found",
     ] {
@@ -126,6 +152,29 @@ async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failu
         .join(" ");
     rows.push(vec!["image".to_owned(), image]);
     output.line(output::table(&rows))?;
+    Ok(Status::Clean)
+}
+
+async fn reviewed(
+    client: &Client,
+    review: &Review,
+    action: &str,
+    output: Output,
+) -> Result<Status, Failure> {
+    let path = format!("/api/v1/violations/{}/{action}", segment(&review.id));
+    let answer = client
+        .post(&path, &json!({ "reason": review.reason }))
+        .await?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(Status::Clean);
+    }
+    let resolution = text_of(&answer, "/resolution");
+    if resolution.is_empty() {
+        output.line(format_args!("violation {} is acknowledged", review.id))?;
+    } else {
+        output.line(format_args!("violation {}: {resolution}", review.id))?;
+    }
     Ok(Status::Clean)
 }
 

@@ -346,3 +346,31 @@ fn violations_are_listed_page_by_page() {
             .contains("kind")
     );
 }
+
+#[test]
+fn a_rescan_and_reviews_are_asked_for() {
+    let world = World::new();
+    let collector = Collector::answering(|asked| match asked {
+        "GET /api/v1/nodes" => list(&json!([{"id": "7", "name": "web-1", "status": "drifted"}])),
+        asked if asked.ends_with("/resolve") => (
+            409,
+            json!({"title": "Conflict", "detail": "the path still differs"}),
+        ),
+        _ => (200, json!({"id": "9", "resolution": null})),
+    });
+    let run = |line: &str| collector.run(&world, line);
+    run("node rescan web-1").exits(0);
+    assert_eq!(
+        collector.asked().last().unwrap().line,
+        "POST /api/v1/nodes/7/rescan"
+    );
+    let told = run("violation acknowledge 9 --reason seen").exits(0).text();
+    assert!(told.contains("is acknowledged"));
+    run("violation resolve 9 --reason done")
+        .exits(2)
+        .says("the path still differs");
+    let last = collector.asked().last().unwrap().clone();
+    assert_eq!(last.line, "POST /api/v1/violations/9/resolve");
+    assert_eq!(last.json(), json!({"reason": "done"}));
+    run("violation resolve 9").exits(64);
+}

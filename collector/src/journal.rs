@@ -40,7 +40,7 @@ pub async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// Prints what is past the marks, and moves them.
-async fn print_new(store: &Store, out: &mut (dyn Write + Send)) -> Result<(), StoreError> {
+pub async fn print_new(store: &Store, out: &mut (dyn Write + Send)) -> Result<(), StoreError> {
     print_table(store, out, "journaled_steps", steps).await?;
     print_table(store, out, "journaled_verdicts", verdicts).await
 }

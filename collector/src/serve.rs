@@ -20,7 +20,7 @@ use crate::keys::{CollectorKeys, KeysError};
 use crate::metrics::Metrics;
 use crate::settings::CollectorSettings;
 use crate::state::{AppState, Bound};
-use crate::store::{Store, StoreError, heartbeat, run_started, run_stopped};
+use crate::store::{Store, StoreError, heartbeat, meta_get, meta_set, run_started, run_stopped};
 use crate::{alerts, clock, fleet, journal, violations};
 
 /// Requests whose statements are verified on blocking threads at once: two per core keep both busy.
@@ -144,9 +144,11 @@ pub async fn start(
     };
     let store = Store::open(&store_file(&settings.state)).await?;
     run_started(&store, started).await?;
+    note_origin(&store, &settings.origin).await?;
     let state = AppState {
         images: ImageCache::new(store.clone(), &settings.state),
         assignments: Arc::new(Assignments::load(&store).await?),
+        asked: Arc::new(fleet::Asked::load(&store).await?),
         budgets: Arc::new(Budgets::new(&settings.limits)),
         challenges: Arc::new(Challenges::default()),
         listed: Listed::default(),
@@ -160,6 +162,27 @@ pub async fn start(
         store,
     };
     open(state, listeners, certificates, shutdown)
+}
+
+/// Statements for another log make no node fresh: agents keep the origin that they enrolled with, so it should never change.
+async fn note_origin(store: &Store, origin: &str) -> Result<(), StoreError> {
+    match meta_get(store, "origin").await? {
+        Some(before) if before != origin => {
+            tracing::error!(
+                before,
+                origin,
+                "the log's origin was changed: nodes that enrolled before go stale until they enrol again; configure `origin` as it was"
+            );
+            Ok(())
+        }
+        Some(_) => Ok(()),
+        None => {
+            let origin = origin.to_owned();
+            store
+                .write(move |tx| Box::pin(async move { meta_set(tx, "origin", &origin).await }))
+                .await
+        }
+    }
 }
 
 struct Certificates {

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::assignments::Assignments;
 use crate::authority::Authority;
+use crate::fleet::Asked;
 use crate::images::ImageCache;
 use crate::ingest::{Budgets, Challenges, Listed};
 use crate::keys::CollectorKeys;
@@ -38,6 +39,8 @@ pub struct AppState {
     pub challenges: Arc<Challenges>,
     /// Differences of statements that later ones name by `as`.
     pub listed: Listed,
+    /// What nodes are to be told with their next answer.
+    pub asked: Arc<Asked>,
     /// Requests that are verified and appraised on blocking threads at once.
     pub bench: Arc<Semaphore>,
     /// When this run began.

@@ -90,8 +90,11 @@ pub const ROUTES: &[Route] = table! {
     GET "/api/v1/nodes/{id}/differences" VIEWER;
     POST "/api/v1/nodes/{id}/approve" ADMIN;
     POST "/api/v1/nodes/{id}/group" ADMIN;
+    POST "/api/v1/nodes/{id}/rescan" ADMIN;
     GET "/api/v1/violations" VIEWER;
     GET "/api/v1/violations/{id}" VIEWER;
+    POST "/api/v1/violations/{id}/acknowledge" ADMIN;
+    POST "/api/v1/violations/{id}/resolve" ADMIN;
     GET "/api/v1/touched" VIEWER;
     GET "/api/v1/events" VIEWER;
     GET "/api/v1/images" VIEWER;

@@ -66,8 +66,14 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/nodes/{id}/differences", get(nodes::differences))
         .route("/api/v1/nodes/{id}/approve", post(nodes::approve))
         .route("/api/v1/nodes/{id}/group", post(nodes::group))
+        .route("/api/v1/nodes/{id}/rescan", post(nodes::rescan))
         .route("/api/v1/violations", get(violations::list))
         .route("/api/v1/violations/{id}", get(violations::get))
+        .route(
+            "/api/v1/violations/{id}/acknowledge",
+            post(violations::acknowledge),
+        )
+        .route("/api/v1/violations/{id}/resolve", post(violations::resolve))
         .route("/api/v1/touched", get(violations::touched))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/images", get(images::list).post(images::publish))

@@ -2,6 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::reads::{self, NodeView};
@@ -77,10 +78,21 @@ struct Move {
 /// `POST /api/v1/nodes/{id}/group`.
 pub(super) async fn group(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Named(id): Named<String>,
     request: Request,
 ) -> Answer<Json<NodeView>> {
     let Move { group } = body(request).await?;
-    fleet::move_to_group(&people.app, &id, &group).await?;
+    fleet::move_to_group(&people.app, &id, &group, &person.user).await?;
     get(State(people), Named(id)).await
+}
+
+/// `POST /api/v1/nodes/{id}/rescan`: the node is told with its next answer.
+pub(super) async fn rescan(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+) -> Answer<(StatusCode, Json<fleet::Waiting>)> {
+    let waiting = fleet::rescan(&people.app, &id, &person.user).await?;
+    Ok((StatusCode::ACCEPTED, Json(waiting)))
 }

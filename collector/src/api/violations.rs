@@ -1,13 +1,15 @@
 //! Violations, and what was touched.
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
 use serde::Deserialize;
 
 use super::reads::{self, TouchedView, ViolationFilter};
-use super::{Answer, Asked, Listed, Named, asked};
+use super::{Answer, Asked, Listed, Named, asked, body};
+use crate::access::Person;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
+use crate::violations::review;
 use crate::violations::view::{Kind, Severity, ViolationView};
 
 #[derive(Debug, Deserialize)]
@@ -86,4 +88,33 @@ pub(super) async fn touched(
     )
     .await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
+}
+
+#[derive(Deserialize)]
+struct Review {
+    reason: String,
+}
+
+/// `POST /api/v1/violations/{id}/acknowledge`.
+pub(super) async fn acknowledge(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<ViolationView>> {
+    let Review { reason } = body(request).await?;
+    let violation = review::acknowledge(&people.app, &id, &reason, &person.user).await?;
+    Ok(Json(violation))
+}
+
+/// `POST /api/v1/violations/{id}/resolve`: 409 `lasts` while the node still says that it is so.
+pub(super) async fn resolve(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<ViolationView>> {
+    let Review { reason } = body(request).await?;
+    let violation = review::resolve(&people.app, &id, &reason, &person.user).await?;
+    Ok(Json(violation))
 }

@@ -2,20 +2,18 @@
 
 use http::StatusCode;
 
+use super::names;
+use crate::activity::{self, Action};
 use crate::clock;
 use crate::events::{Event, NodeEvent};
-use crate::log::{self, Leaf};
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState};
 
-/// Names and groups are shown everywhere.
-const NAME: usize = 253;
-
 /// Lets a node in that waits for a person.
 pub async fn approve(state: &AppState, id: &str, by: &str) -> Result<NodeRow, ProblemResponse> {
-    let (now, by) = (clock::now(), by.to_owned());
-    change(state, id, "approve", move |node| {
+    let (now, approved_by) = (clock::now(), by.to_owned());
+    change(state, id, "node.approve", by, move |node| {
         if node.state != NodeState::Pending {
             return Err(ProblemResponse::new(
                 StatusCode::CONFLICT,
@@ -25,7 +23,7 @@ pub async fn approve(state: &AppState, id: &str, by: &str) -> Result<NodeRow, Pr
         }
         node.state = NodeState::Active;
         node.approved = Some(now);
-        node.approved_by = Some(by);
+        node.approved_by = Some(approved_by);
         Ok(())
     })
     .await
@@ -36,9 +34,10 @@ pub async fn move_to_group(
     state: &AppState,
     id: &str,
     group: &str,
+    by: &str,
 ) -> Result<NodeRow, ProblemResponse> {
     let group = checked(group)?;
-    change(state, id, "group", move |node| {
+    change(state, id, "node.group", by, move |node| {
         node.group = group;
         Ok(())
     })
@@ -46,9 +45,14 @@ pub async fn move_to_group(
 }
 
 /// Gives a node another name; its id stays.
-pub async fn rename(state: &AppState, id: &str, name: &str) -> Result<NodeRow, ProblemResponse> {
+pub async fn rename(
+    state: &AppState,
+    id: &str,
+    name: &str,
+    by: &str,
+) -> Result<NodeRow, ProblemResponse> {
     let name = checked(name)?;
-    change(state, id, "rename", move |node| {
+    change(state, id, "node.rename", by, move |node| {
         node.name = name;
         Ok(())
     })
@@ -60,8 +64,9 @@ pub async fn set_state(
     state: &AppState,
     id: &str,
     to: NodeState,
+    by: &str,
 ) -> Result<NodeRow, ProblemResponse> {
-    change(state, id, to.as_str(), move |node| {
+    change(state, id, "node.state", by, move |node| {
         if node.state == NodeState::Pending && to != NodeState::Banned {
             return Err(ProblemResponse::new(
                 StatusCode::CONFLICT,
@@ -79,12 +84,13 @@ async fn change<F>(
     state: &AppState,
     id: &str,
     action: &'static str,
+    by: &str,
     change: F,
 ) -> Result<NodeRow, ProblemResponse>
 where
     F: FnOnce(&mut NodeRow) -> Result<(), ProblemResponse> + Send + 'static,
 {
-    let (id, now) = (id.to_owned(), clock::now());
+    let (id, by, now) = (id.to_owned(), by.to_owned(), clock::now());
     state
         .store
         .write(move |tx| {
@@ -96,9 +102,8 @@ where
                     return Ok(Err(refused));
                 }
                 tx.put_node(node.clone()).await?;
-                let more = serde_json::json!({"action": action, "name": node.name, "group": node.group, "state": node.state.as_str()});
-                let digest = attestation::digest::Digest::of(more.to_string().as_bytes());
-                log::append(tx, &Leaf { kind: "action", at: now, node: Some(&id), sequence: None, digest, more }).await?;
+                let detail = serde_json::json!({"name": node.name, "group": node.group, "state": node.state.as_str()});
+                activity::note(tx, &Action { at: now, by: &by, action, target: &id, node: Some(&id), detail }).await?;
                 tx.event(Event::Node(NodeEvent { id }));
                 Ok(Ok(node))
             })
@@ -107,10 +112,7 @@ where
 }
 
 fn checked(name: &str) -> Result<String, ProblemResponse> {
-    if name.is_empty() || name.len() > NAME || name.chars().any(char::is_control) {
-        return Err(ProblemResponse::malformed(format!(
-            "a name has 1 to {NAME} characters, none of them control characters"
-        )));
-    }
-    Ok(name.to_owned())
+    names::checked(name)
+        .map(str::to_owned)
+        .map_err(|error| ProblemResponse::malformed(error.to_string()))
 }

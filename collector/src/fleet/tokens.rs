@@ -39,11 +39,7 @@ pub async fn create_join_token(
             "a token has 1 to {MOST_USES} uses and lives at most {LONGEST} seconds"
         )));
     }
-    if group.is_empty() || group.len() > 64 || group.chars().any(char::is_control) {
-        return Err(ProblemResponse::malformed(
-            "a group's name has 1 to 64 characters",
-        ));
-    }
+    super::names::checked(group).map_err(|error| ProblemResponse::malformed(error.to_string()))?;
     let mut bytes = [0_u8; 32];
     SystemRandom::new()
         .fill(&mut bytes)

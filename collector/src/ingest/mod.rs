@@ -21,6 +21,7 @@ use http::StatusCode;
 use sqlx::Row;
 
 use crate::clock;
+use crate::fleet;
 use crate::images::LoadedImage;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
@@ -46,22 +47,32 @@ pub async fn speaker(state: &AppState, id: &str) -> Result<NodeRow, ProblemRespo
         .bind(id)
         .fetch_optional(state.store.read_pool())
         .await?;
-    let refuse =
-        |code, detail: &str| Err(ProblemResponse::new(StatusCode::FORBIDDEN, code, detail));
     match row {
-        None => refuse(
+        None => Err(refused(
             "unknown-node",
             "no node has the certificate's id; enrol again",
-        ),
-        Some(row) => match row.state {
-            NodeState::Active | NodeState::Suspended => Ok(row),
-            // One that said goodbye, was retired for staying away, and is back.
-            NodeState::Retired if row.stopped.is_some() => Ok(row),
-            NodeState::Retired => refuse("unknown-node", "this node was replaced; enrol again"),
-            NodeState::Pending => refuse("pending", "this node waits for approval"),
-            NodeState::Banned => refuse("banned", "this node is banned"),
-        },
+        )),
+        Some(row) => may_speak(&row).map(|()| row),
     }
+}
+
+/// Whether a node's statements are taken. A suspended one is not counted, but what it says is evidence like any other's.
+pub fn may_speak(row: &NodeRow) -> Result<(), ProblemResponse> {
+    match row.state {
+        NodeState::Active | NodeState::Suspended => Ok(()),
+        // One that said goodbye, was retired for staying away, and is back.
+        NodeState::Retired if row.stopped.is_some() => Ok(()),
+        NodeState::Retired => Err(refused(
+            "unknown-node",
+            "this node was replaced; enrol again",
+        )),
+        NodeState::Pending => Err(refused("pending", "this node waits for approval")),
+        NodeState::Banned => Err(refused("banned", "this node is banned")),
+    }
+}
+
+fn refused(code: &'static str, detail: &str) -> ProblemResponse {
+    ProblemResponse::new(StatusCode::FORBIDDEN, code, detail)
 }
 
 /// Answers `POST /agent/v1/challenge`.
@@ -76,7 +87,7 @@ pub async fn challenge(state: &AppState, id: &str) -> Result<ChallengeAnswer, Pr
             .assignments
             .of(&node.group)
             .map(|current| current.payload),
-        requests: Vec::new(),
+        requests: fleet::due(state, id).await,
         expected: expected(node.sequence, node.previous),
     })
 }
@@ -124,7 +135,8 @@ pub async fn submit(
             state.budgets.calm(id, instant),
         )
         .await
-        .map_err(ProblemResponse::from),
+        .map_err(ProblemResponse::from)
+        .flatten(),
         Err(problem) => Err(problem),
     };
     let recorded = match recorded {
@@ -138,10 +150,10 @@ pub async fn submit(
         .metrics
         .ingest_seconds
         .observe(instant.elapsed().as_secs_f64());
-    answer(state, id, &node.group, recorded)
+    answer(state, id, &node.group, recorded).await
 }
 
-fn answer(
+async fn answer(
     state: &AppState,
     id: &str,
     group: &str,
@@ -156,7 +168,7 @@ fn answer(
         expires: issued.expires,
         interval: state.settings.interval,
         assignment: state.assignments.of(group).map(|current| current.payload),
-        requests: Vec::new(),
+        requests: fleet::due(state, id).await,
         refused: recorded.refused,
     })
 }
@@ -264,7 +276,8 @@ impl Work {
                     Some(listed)
                 }
             };
-            let fresh = taken.holds(said.challenge.as_deref());
+            let another_log = said.log != state.settings.origin;
+            let fresh = !another_log && taken.holds(said.challenge.as_deref());
             jobs.push((statement, differences, image, assignment, fresh));
         }
         let (node, key, received) = (self.node.clone(), self.key.clone(), self.received);

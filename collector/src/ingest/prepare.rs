@@ -16,6 +16,9 @@ use crate::assignments::Current;
 use crate::images::LoadedImage;
 use crate::keys::CollectorKeys;
 
+/// Characters of another log's origin that are kept beside the statement.
+const ORIGIN: usize = 200;
+
 /// A statement that its node's key has signed, appraised and ready to be stored.
 pub struct Prepared {
     /// Verified.
@@ -32,6 +35,9 @@ pub struct Prepared {
     pub image: Option<Arc<LoadedImage>>,
     /// The assignment that it was appraised by.
     pub assignment: Option<Digest>,
+    /// The log that it is for, where that is not ours: stored and appraised like any other, for its key and sequence are right,
+    /// but it was not said to us, so it makes nobody fresh.
+    pub another_log: Option<String>,
     /// Whether it answers an open challenge.
     pub fresh: bool,
     /// The receipt that it gets when it is stored.
@@ -124,6 +130,7 @@ pub fn prepare(
     let receipt = Envelope::sign(receipt.to_payload(), &bench.keys.receipt)
         .map_err(|_no_key| Code::Internal)?;
     let assignment = bench.assignment.map(|assignment| assignment.payload);
+    let another_log = (said.log != bench.origin).then(|| said.log.chars().take(ORIGIN).collect());
     Ok(Prepared {
         statement,
         payload,
@@ -132,6 +139,7 @@ pub fn prepare(
         appraisal,
         image,
         assignment,
+        another_log,
         fresh,
         receipt,
     })

@@ -18,6 +18,7 @@ use crate::events::{Event, NodeEvent, VerdictEvent};
 use crate::keys::CollectorKeys;
 use crate::log::{self, Leaf};
 use crate::metrics::{Metrics, VerdictLabel};
+use crate::problem::ProblemResponse;
 use crate::settings::CollectorSettings;
 use crate::state::AppState;
 use crate::store::nodes::to_sql;
@@ -98,27 +99,37 @@ pub async fn record(
     refuse: Option<Refuse>,
     received: Timestamp,
     calm: bool,
-) -> Result<Recorded, StoreError> {
+) -> Result<Result<Recorded, ProblemResponse>, StoreError> {
     let office = Office::new(state, node, received, calm);
-    let (recorded, refusal) = state
+    let done = state
         .store
         .write(move |tx| Box::pin(job(tx, office, prepared, refuse)))
         .await?;
+    let (recorded, refusal) = match done {
+        Ok(done) => done,
+        Err(problem) => return Ok(Err(problem)),
+    };
     if let Some(refusal) = refusal {
         note(&state.store, &state.metrics, refusal);
     }
-    Ok(recorded)
+    Ok(Ok(recorded))
 }
+
+type Done = Result<(Recorded, Option<Refusal>), ProblemResponse>;
 
 async fn job(
     tx: &mut Writing,
     office: Office,
     prepared: Vec<Prepared>,
     refuse: Option<Refuse>,
-) -> Result<(Recorded, Option<Refusal>), StoreError> {
+) -> Result<Done, StoreError> {
     let Some(mut node) = tx.node(&office.node).await? else {
         return Err(StoreError::corrupt("nodes: the speaker is gone"));
     };
+    // A ban that was committed since the request came holds for it too.
+    if let Err(problem) = super::may_speak(&node) {
+        return Ok(Err(problem));
+    }
     let mut recorded = Recorded {
         receipts: Vec::new(),
         verdict: None,
@@ -150,7 +161,7 @@ async fn job(
         recorded.refused = Some(refused(refuse.index, refuse.code, &node));
         refusal = Some(office.refusal(refuse.code, refuse.envelope.to_json()));
     }
-    Ok((recorded, refusal))
+    Ok(Ok((recorded, refusal)))
 }
 
 impl Office {
@@ -340,7 +351,12 @@ async fn take(
         Some(appraisal) => (Some(appraisal.verdict), appraisal.reasons.clone()),
         None => (None, Vec::new()),
     };
-    keep_statement(tx, office, node, prepared, verdict, &reasons, true).await?;
+    let mut kept = reasons.clone();
+    if let Some(log) = &prepared.another_log {
+        tracing::warn!(node = node.id, log, "a statement for another log");
+        kept.push(format!("another-log {log}"));
+    }
+    keep_statement(tx, office, node, prepared, verdict, &kept, true).await?;
     touched(tx, node, prepared).await?;
     violations(tx, office, node, prepared, verdict, &reasons, jumped).await?;
     // History may tell of something graver, but heals nothing.

@@ -12,7 +12,7 @@ pub const LOST: &str = "lost";
 pub enum Place {
     /// It is the next one.
     Next,
-    /// It jumps ahead with a gap of cause `lost`; taken once.
+    /// It jumps ahead with a gap of cause `lost`; taken once, and once more each time that a person has judged one.
     Jump,
     /// It has a sequence that was taken already: the same bytes, or a fork.
     Before,

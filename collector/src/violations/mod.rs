@@ -3,10 +3,11 @@
 //! [`steps`] decides (pure: the open violations and what a statement says, in; steps, out); [`store`] keeps; [`silence`] watches for
 //! nodes that say nothing.
 
+pub mod review;
 pub mod silence;
 pub mod steps;
 pub mod store;
 pub mod view;
 
 pub use self::steps::{Change, Facts, steps};
-pub use self::view::{ImageView, Kind, MountView, Severity, Step, ViolationView};
+pub use self::view::{Acknowledged, ImageView, Kind, MountView, Severity, Step, ViolationView};

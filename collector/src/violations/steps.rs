@@ -111,6 +111,7 @@ pub fn event(
         image: None,
         count: None,
         mount: None,
+        acknowledged: None,
         detail,
     }
 }
@@ -443,3 +444,8 @@ fn gravest(differences: &[Difference]) -> Vec<String> {
         .map(|difference| difference.path.to_string())
         .collect()
 }
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests;

@@ -52,6 +52,7 @@ pub fn view(row: &SqliteRow) -> Result<ViolationView, sqlx::Error> {
         image: image(row)?,
         count: number(row, "count")?,
         mount: parse_option(row.try_get("mount")?, "violations.mount")?,
+        acknowledged: parse_option(row.try_get("acknowledged")?, "violations.acknowledged")?,
         detail: parse(&detail, "violations.detail")?,
     })
 }
@@ -186,10 +187,10 @@ async fn put(tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreErr
         .and_then(|image| image.sha256.parse().ok());
     sqlx::query(
         "INSERT INTO violations (id, node, kind, path, expect, expected, found, fields, actor, severity, opened, detected, updated, \
-         resolved, resolution, image, count, mount, detail) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
+         resolved, resolution, image, count, mount, detail, acknowledged) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
          ON CONFLICT (id) DO UPDATE SET expect = ?5, expected = ?6, found = ?7, fields = ?8, actor = ?9, severity = ?10, \
-         updated = ?13, resolved = ?14, resolution = ?15, image = ?16, count = ?17, mount = ?18, detail = ?19",
+         updated = ?13, resolved = ?14, resolution = ?15, image = ?16, count = ?17, mount = ?18, detail = ?19, acknowledged = ?20",
     )
     .bind(&violation.id)
     .bind(&violation.node)
@@ -210,6 +211,7 @@ async fn put(tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreErr
     .bind(violation.count.map(to_sql))
     .bind(violation.mount.as_ref().map(json))
     .bind(json(&violation.detail))
+    .bind(violation.acknowledged.as_ref().map(json))
     .execute(&mut tx.connection)
     .await?;
     Ok(())

@@ -58,6 +58,17 @@ pub struct ImageView {
     pub sha256: String,
 }
 
+/// Somebody has seen it, as it then was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What they said.
+    pub reason: String,
+}
+
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountView {
@@ -111,6 +122,9 @@ pub struct ViolationView {
     /// What is mounted, where the kind is `mount`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<MountView>,
+    /// Who has seen it as it now is; another finding clears this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
     /// What else the kind has to say; `late: true` when a statement without a good challenge reported it.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub detail: serde_json::Map<String, serde_json::Value>,

@@ -41,6 +41,7 @@ pub(crate) fn violation() -> ViolationView {
         }),
         count: None,
         mount: None,
+        acknowledged: None,
         detail: serde_json::Map::new(),
     }
 }

@@ -1,0 +1,291 @@
+//! What people say of violations: that they have seen one, or that it is over. What a later statement decides by itself no
+//! person can end while it lasts.
+
+use attestation::time::Timestamp;
+use http::StatusCode;
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+
+use super::steps::Change;
+use super::store::{Channels, SELECT, apply, view};
+use super::view::{Acknowledged, Kind, Step, ViolationView};
+use crate::activity::{self, Action};
+use crate::clock;
+use crate::events::{Event, NodeEvent};
+use crate::metrics::Metrics;
+use crate::problem::ProblemResponse;
+use crate::state::AppState;
+use crate::store::{NodeRow, NodeState, StoreError, Writing};
+
+/// A reason is a few sentences; it stands in every message about the violation.
+const REASON: usize = 1_000;
+
+/// Marks a violation as seen, as it now is: another finding clears the mark.
+pub async fn acknowledge(
+    state: &AppState,
+    id: &str,
+    reason: &str,
+    by: &str,
+) -> Result<ViolationView, ProblemResponse> {
+    decide(state, id, reason, by, Decision::Acknowledge).await
+}
+
+/// Ends a violation that a person must judge.
+pub async fn resolve(
+    state: &AppState,
+    id: &str,
+    reason: &str,
+    by: &str,
+) -> Result<ViolationView, ProblemResponse> {
+    decide(state, id, reason, by, Decision::Resolve).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Acknowledge,
+    Resolve,
+}
+
+/// Why no person can end a violation now; nothing where one can. Pure.
+pub fn lasting(kind: Kind, node: Option<&NodeRow>) -> Option<&'static str> {
+    let speaks = node.is_some_and(|node| {
+        matches!(
+            node.state,
+            NodeState::Active | NodeState::Suspended | NodeState::Pending
+        )
+    });
+    if !speaks {
+        // Nothing that the node says will ever end it.
+        return None;
+    }
+    match kind {
+        Kind::Touched | Kind::Replay | Kind::Rewind | Kind::Downgrade => None,
+        Kind::Gap => node
+            .is_some_and(has_open_gap)
+            .then_some("the gap is still open: a rescan of the node closes it"),
+        Kind::Difference => Some(
+            "the path still differs: once it is as its image says, the node's next attestation ends this",
+        ),
+        Kind::Many => Some(
+            "more than a thousand paths still differ: the node's next attestation with fewer ends this",
+        ),
+        Kind::Mount => {
+            Some("it is still mounted: once it is not, the node's next attestation ends this")
+        }
+        Kind::Silence => Some("the node is still silent: its next fresh attestation ends this"),
+        Kind::Fork => Some(
+            "two speak with this node's key: it stays forked until it is enrolled anew, with a new key, and this one is retired or banned",
+        ),
+        Kind::Flood => {
+            Some("the node has not kept within its budget since: once it does, this ends")
+        }
+        Kind::Unexplained => Some(
+            "the node's differences still do not give its tree: its next explained attestation ends this",
+        ),
+        Kind::Rollback | Kind::UnknownImage => Some(
+            "the node still is no image that its group's assignment allows: once it is, its next attestation ends this",
+        ),
+    }
+}
+
+fn has_open_gap(node: &NodeRow) -> bool {
+    node.stated
+        .pointer("/coverage/gaps")
+        .and_then(serde_json::Value::as_array)
+        .is_some_and(|gaps| !gaps.is_empty())
+}
+
+async fn decide(
+    state: &AppState,
+    id: &str,
+    reason: &str,
+    by: &str,
+    decision: Decision,
+) -> Result<ViolationView, ProblemResponse> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > REASON || reason.chars().any(char::is_control)
+    {
+        return Err(ProblemResponse::malformed(format!(
+            "`reason` says why, in one line of at most {REASON} characters"
+        )));
+    }
+    let desk = Desk {
+        id: id.to_owned(),
+        reason: reason.to_owned(),
+        by: by.to_owned(),
+        at: clock::now(),
+        decision,
+        webhooks: state
+            .settings
+            .webhooks
+            .iter()
+            .map(|webhook| webhook.url.clone())
+            .collect(),
+        metrics: std::sync::Arc::clone(&state.metrics),
+    };
+    state.store.write(move |tx| Box::pin(desk.job(tx))).await?
+}
+
+struct Desk {
+    id: String,
+    reason: String,
+    by: String,
+    at: Timestamp,
+    decision: Decision,
+    webhooks: Vec<String>,
+    metrics: std::sync::Arc<Metrics>,
+}
+
+type Decided = Result<ViolationView, ProblemResponse>;
+
+impl Desk {
+    async fn job(self, tx: &mut Writing) -> Result<Decided, StoreError> {
+        let sql = format!("{SELECT} WHERE v.id = ?");
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(&self.id)
+            .fetch_optional(&mut tx.connection)
+            .await?;
+        let Some(violation) = row.as_ref().map(view).transpose()? else {
+            return Ok(Err(ProblemResponse::not_found(
+                "there is no violation with this id",
+            )));
+        };
+        if let Some(at) = violation.resolved {
+            let detail = format!("this violation ended at {at}");
+            return Ok(Err(conflict("resolved", detail)));
+        }
+        let node = tx.node(&violation.node).await?;
+        let violation = match self.decision {
+            Decision::Acknowledge => self.acknowledged(violation),
+            Decision::Resolve => {
+                if let Some(why) = lasting(violation.kind, node.as_ref()) {
+                    return Ok(Err(conflict("lasts", why)));
+                }
+                self.settle(tx, &violation, node).await?;
+                self.resolved(violation)
+            }
+        };
+        self.tell(tx, &violation).await?;
+        Ok(Ok(violation))
+    }
+
+    fn acknowledged(&self, mut violation: ViolationView) -> ViolationView {
+        violation.updated = self.at;
+        violation.acknowledged = Some(Acknowledged {
+            by: self.by.clone(),
+            at: self.at,
+            reason: self.reason.clone(),
+        });
+        violation
+    }
+
+    fn resolved(&self, mut violation: ViolationView) -> ViolationView {
+        violation.updated = self.at;
+        violation.resolved = Some(self.at);
+        violation.resolution = Some(format!("reviewed by {}: {}", self.by, self.reason));
+        violation
+    }
+
+    /// What else is settled with it.
+    async fn settle(
+        &self,
+        tx: &mut Writing,
+        violation: &ViolationView,
+        node: Option<NodeRow>,
+    ) -> Result<(), StoreError> {
+        match (violation.kind, node) {
+            (Kind::Touched, _) => {
+                sqlx::query("UPDATE touched SET reviewed = ?, reviewed_by = ? WHERE node = ? AND path = ? AND reviewed IS NULL")
+                    .bind(self.at.as_micros())
+                    .bind(&self.by)
+                    .bind(&violation.node)
+                    .bind(violation.path.as_deref().unwrap_or_default())
+                    .execute(&mut tx.connection)
+                    .await?;
+                Ok(())
+            }
+            // A jump over lost statements is taken once for each time that a person has judged one.
+            (Kind::Rewind, Some(mut node)) if node.jump_taken => {
+                node.jump_taken = false;
+                tx.put_node(node).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn tell(&self, tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreError> {
+        let (step, action) = match self.decision {
+            Decision::Acknowledge => (Step::Updated, "violation.acknowledge"),
+            Decision::Resolve => (Step::Resolved, "violation.resolve"),
+        };
+        let channels = Channels {
+            webhooks: &self.webhooks,
+            metrics: &self.metrics,
+        };
+        let change = Change {
+            step,
+            violation: violation.clone(),
+        };
+        apply(tx, &change, self.at, None, &channels).await?;
+        let done = Action {
+            at: self.at,
+            by: &self.by,
+            action,
+            target: &violation.id,
+            node: Some(&violation.node),
+            detail: json!({"kind": violation.kind, "path": violation.path, "reason": self.reason}),
+        };
+        activity::note(tx, &done).await?;
+        tx.event(Event::Node(NodeEvent {
+            id: violation.node.clone(),
+        }));
+        Ok(())
+    }
+}
+
+fn conflict(code: &'static str, detail: impl Into<String>) -> ProblemResponse {
+    ProblemResponse::new(StatusCode::CONFLICT, code, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(state: NodeState) -> NodeRow {
+        let at = Timestamp::from_micros(0);
+        NodeRow::new(
+            "a".into(),
+            "a".into(),
+            "default".into(),
+            state,
+            String::new(),
+            at,
+        )
+    }
+
+    #[test]
+    fn what_lasts_no_person_ends() {
+        let active = node(NodeState::Active);
+        let by_hand = [
+            Kind::Touched,
+            Kind::Replay,
+            Kind::Rewind,
+            Kind::Downgrade,
+            Kind::Gap,
+        ];
+        for kind in Kind::ALL {
+            assert_eq!(
+                lasting(kind, Some(&active)).is_none(),
+                by_hand.contains(&kind),
+                "{kind}"
+            );
+            for state in [NodeState::Retired, NodeState::Banned] {
+                assert_eq!(lasting(kind, Some(&node(state))), None, "{kind}");
+            }
+            assert_eq!(lasting(kind, None), None, "{kind}");
+        }
+        let mut gap = active;
+        gap.stated = json!({"coverage": {"gaps": [{"cause": "overflow"}]}});
+        assert!(lasting(Kind::Gap, Some(&gap)).is_some());
+    }
+}
