@@ -89,6 +89,8 @@ struct RawLimits {
     statements_burst: Option<u32>,
     bytes_per_day: Option<u64>,
     manifest: Option<u64>,
+    joins_per_second: Option<u32>,
+    joins_burst: Option<u32>,
 }
 
 fn one() -> usize {
@@ -246,6 +248,11 @@ fn limits(raw: &RawLimits) -> Limits {
             .max(1),
         bytes_per_day: raw.bytes_per_day.unwrap_or(usual.bytes_per_day),
         manifest: raw.manifest.unwrap_or(usual.manifest),
+        joins_per_second: raw
+            .joins_per_second
+            .unwrap_or(usual.joins_per_second)
+            .max(1),
+        joins_burst: raw.joins_burst.unwrap_or(usual.joins_burst).max(1),
     }
 }
 

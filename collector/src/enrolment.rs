@@ -25,8 +25,8 @@ use crate::store::{NodeRow, NodeState, StoreError, Writing};
 const WAITING: i64 = 1_000;
 /// Seconds until a waiting node asks again.
 const ASK_AGAIN: u64 = 5;
-/// Names are shown everywhere.
-const NAME: usize = 253;
+/// A product UUID and whatever else machines have for one.
+const MACHINE: usize = 128;
 /// The group of nodes that came without a token.
 const DEFAULT_GROUP: &str = "default";
 
@@ -165,10 +165,16 @@ fn applicant(request: &EnrolmentRequest) -> Result<Applicant, ProblemResponse> {
         ));
     }
     let name = &claimed.predicate.name;
-    if name.is_empty() || name.len() > NAME || name.chars().any(char::is_control) {
+    fleet::checked(name).map_err(|error| malformed(error.to_string()))?;
+    let machine = claimed.predicate.machine.as_deref();
+    if machine.is_some_and(|machine| machine.len() > MACHINE || fleet::checked(machine).is_err()) {
         return Err(malformed(format!(
-            "a name has 1 to {NAME} characters, none of them control characters"
+            "`machine` has 1 to {MACHINE} visible characters"
         )));
+    }
+    let replaces = claimed.predicate.replaces.as_deref();
+    if replaces.is_some_and(|id| id.parse::<NodeId>().is_err()) {
+        return Err(malformed("`replaces` is a node id".to_owned()));
     }
     Ok(Applicant {
         id,

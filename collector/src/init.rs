@@ -75,11 +75,16 @@ pub async fn init(settings: &CollectorSettings) -> Result<Initialised, InitError
         user: first.user,
         password: first.password.to_string(),
         token: first.token.to_string(),
-        ca: authority::certificate_file(state, AGENTS)
+        ca: absolute(&authority::certificate_file(state, AGENTS))
             .display()
             .to_string(),
         ca_sha256: agents.sha256(),
     })
+}
+
+/// A path that means the same wherever it is read.
+fn absolute(path: &std::path::Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_unknown| path.to_owned())
 }
 
 /// The role, and file name, of the agents' authority.

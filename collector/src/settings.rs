@@ -87,6 +87,10 @@ pub struct Limits {
     pub bytes_per_day: u64,
     /// The largest compressed manifest that is taken.
     pub manifest: u64,
+    /// Requests that one address may send to the joining door per second, sustained.
+    pub joins_per_second: u32,
+    /// And at once: a rack that starts behind one address.
+    pub joins_burst: u32,
 }
 
 impl Default for Limits {
@@ -97,6 +101,8 @@ impl Default for Limits {
             statements_burst: 600,
             bytes_per_day: 64 << 20,
             manifest: 1 << 30,
+            joins_per_second: 10,
+            joins_burst: 50,
         }
     }
 }

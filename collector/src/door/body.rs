@@ -9,6 +9,7 @@ use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use super::pace::TooSlow;
 use crate::problem::ProblemResponse;
 
 /// A request with 4 MiB of envelopes, and the JSON around them.
@@ -40,6 +41,9 @@ pub enum BodyError {
     /// The connection broke off.
     #[error("the body broke off")]
     Broken,
+    /// It came too slowly.
+    #[error("the body came too slowly")]
+    Slow,
     /// It is no JSON of the right shape.
     #[error("the body cannot be read: {reason}")]
     Json {
@@ -54,6 +58,7 @@ impl From<BodyError> for ProblemResponse {
         match error {
             BodyError::TooLarge { .. } => Self::too_large(detail),
             BodyError::Bomb { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "bomb", detail),
+            BodyError::Slow => Self::new(StatusCode::REQUEST_TIMEOUT, "slow", detail),
             BodyError::Encoding => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding", detail)
             }
@@ -76,12 +81,30 @@ pub async fn read_body(request: Request<Body>, limit: usize) -> Result<Bytes, Bo
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit }),
+        Err(error) if is_slow(error.as_ref()) => Err(BodyError::Slow),
         Err(_broken) => Err(BodyError::Broken),
     }
 }
 
+/// Whether a body ended because it came too slowly.
+fn is_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| cause.is::<TooSlow>())
+}
+
 /// Reads a JSON body, gzip or plain, strictly. The plain size is given with it: budgets count that.
 pub async fn read_json<T>(request: Request<Body>) -> Result<(T, usize), BodyError>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    read_json_within(request, COMPRESSED, PLAIN).await
+}
+
+/// The same with limits of its own, before and after decompression.
+pub async fn read_json_within<T>(
+    request: Request<Body>,
+    compressed: usize,
+    plain: usize,
+) -> Result<(T, usize), BodyError>
 where
     T: DeserializeOwned + Send + 'static,
 {
@@ -94,20 +117,24 @@ where
         Some(b"gzip") => true,
         Some(_) => return Err(BodyError::Encoding),
     };
-    let body = read_body(request, COMPRESSED).await?;
+    let body = read_body(request, compressed).await?;
     // Small bodies are parsed where they are; a thread change costs more than they do.
     if body.len() <= 16 << 10 {
-        return parse(&body, gzip);
+        return parse(&body, gzip, plain);
     }
-    tokio::task::spawn_blocking(move || parse(&body, gzip))
+    tokio::task::spawn_blocking(move || parse(&body, gzip, plain))
         .await
         .map_err(|_gone| BodyError::Broken)?
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8], gzip: bool) -> Result<(T, usize), BodyError> {
+fn parse<T: DeserializeOwned>(
+    body: &[u8],
+    gzip: bool,
+    limit: usize,
+) -> Result<(T, usize), BodyError> {
     let plain;
     let bytes = if gzip {
-        plain = decompress(body)?;
+        plain = decompress(body, limit)?;
         plain.as_slice()
     } else {
         body
@@ -118,15 +145,15 @@ fn parse<T: DeserializeOwned>(body: &[u8], gzip: bool) -> Result<(T, usize), Bod
     Ok((value, bytes.len()))
 }
 
-fn decompress(body: &[u8]) -> Result<Vec<u8>, BodyError> {
+fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut plain = Vec::new();
-    let limit = u64::try_from(PLAIN).unwrap_or(u64::MAX).saturating_add(1);
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     flate2::read::GzDecoder::new(body)
-        .take(limit)
+        .take(most)
         .read_to_end(&mut plain)
         .map_err(|_bad| BodyError::Gzip)?;
-    if plain.len() > PLAIN {
-        return Err(BodyError::Bomb { limit: PLAIN });
+    if plain.len() > limit {
+        return Err(BodyError::Bomb { limit });
     }
     Ok(plain)
 }

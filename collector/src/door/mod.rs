@@ -4,6 +4,7 @@
 pub mod agents;
 mod body;
 pub mod joining;
+mod pace;
 pub mod people;
 mod tls;
 
@@ -24,7 +25,8 @@ use tower::ServiceExt;
 
 use crate::metrics::{DoorLabel, Metrics};
 
-pub use self::body::{BodyError, read_body, read_json};
+pub use self::body::{BodyError, read_body, read_json, read_json_within};
+pub use self::pace::{Paced, TooSlow};
 pub use self::tls::{TlsError, agents_tls, joining_tls, people_tls};
 
 /// A peer that has not finished its handshake by then is dropped.
@@ -213,7 +215,8 @@ impl Open {
             if let Some(node) = &node {
                 request.extensions_mut().insert(node.clone());
             }
-            router.clone().oneshot(request.map(Body::new))
+            let request = request.map(|body| Body::new(Paced::new(Body::new(body))));
+            router.clone().oneshot(request)
         });
         let connection = self
             .builder
