@@ -141,6 +141,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         threads: settings.scan_threads,
         cmdline: settings.cmdline,
         interval: settings.interval,
+        rescan: settings.rescan,
         enrolled_interval: Duration::from_secs(identity.interval.max(1)),
         facts,
         chain: Arc::clone(&chain),

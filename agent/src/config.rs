@@ -19,6 +19,9 @@ const FILE_LIMIT: u64 = 1024 * 1024;
 /// The least that holds a few of the largest statements.
 const SPOOL_LEAST: u64 = 16 * 1024 * 1024;
 
+/// The longest time between two rescans: what no event tells is found no later.
+const RESCAN_MOST: u64 = 600;
+
 /// What the agent runs with. `up` fills it without a file.
 #[derive(Clone, Debug)]
 pub struct AgentSettings {
@@ -34,6 +37,8 @@ pub struct AgentSettings {
     pub publishers: Vec<Publisher>,
     /// Shorter than the collector's interval, or nothing.
     pub interval: Option<Duration>,
+    /// Time between two looks at the metadata of everything, or nothing: ten minutes.
+    pub rescan: Option<Duration>,
     /// Whether command lines of actors are attested.
     pub cmdline: bool,
     /// Bytes of disk for the spool.
@@ -65,6 +70,7 @@ impl AgentSettings {
             ca: None,
             publishers: Vec::new(),
             interval: None,
+            rescan: None,
             cmdline: true,
             spool_limit: 64 * 1024 * 1024,
             scan_threads: 0,
@@ -155,6 +161,14 @@ impl AgentConfig {
                 "must be at least 1 second".to_owned(),
             ));
         }
+        settings.rescan = raw.rescan.map(Duration::from_secs);
+        if raw
+            .rescan
+            .is_some_and(|seconds| !(1..=RESCAN_MOST).contains(&seconds))
+        {
+            let reason = format!("must be 1 to {RESCAN_MOST} seconds");
+            return Err(value(path, "rescan", reason));
+        }
         settings.cmdline = raw.cmdline.unwrap_or(true);
         if let Some(limit) = raw.limits.spool {
             settings.spool_limit = limit
@@ -221,6 +235,7 @@ struct Raw {
     #[serde(default)]
     publishers: Vec<RawPublisher>,
     interval: Option<u64>,
+    rescan: Option<u64>,
     sessions: Option<Sessions>,
     arguments: Option<bool>,
     cmdline: Option<bool>,
@@ -471,6 +486,13 @@ mod tests {
         assert_eq!(settings.interval, Some(Duration::from_secs(5)));
         assert_eq!(settings.spool_limit, 32 << 20);
         assert!(!settings.cmdline);
+        assert_eq!(
+            load("rescan = 5\n").unwrap().rescan,
+            Some(Duration::from_secs(5))
+        );
+        for wrong in ["rescan = 0\n", "rescan = 601\n"] {
+            assert!(load(wrong).unwrap_err().contains("1 to 600"));
+        }
         assert!(
             load("collectors = [\"http://c\"]\n")
                 .unwrap_err()

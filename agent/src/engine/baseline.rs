@@ -1,6 +1,6 @@
 //! The first look at everything: what each scope seals is read once and compared with the images of that scope.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use attestation::statement::Difference;
 use attestation::time::Timestamp;
 use attestation::tree::Tree;
 
-use super::group::{Compared, Group, Mark, Observed, short};
+use super::group::{Compared, Group, Observed};
+use super::marks::{Marks, Slot, short};
 use crate::event::{AgentEvent, Observer};
 use crate::image::{Candidate, LinesError};
 use crate::link::Link;
@@ -47,7 +48,7 @@ pub(super) struct Baseline<'a> {
 #[derive(Default)]
 struct Gathered {
     leaves: Vec<(Digest, Digest)>,
-    marks: HashMap<[u8; 16], Mark>,
+    marks: Vec<Slot>,
     unreadable: BTreeMap<ImagePath, String>,
     unsettled: BTreeSet<ImagePath>,
     /// For each image: lines that are not its own, and how many of its paths were there.
@@ -66,21 +67,24 @@ impl Baseline<'_> {
         for candidate in &candidates {
             trees.push(Tree::from_leaves(candidate.reference.lines.leaves()?));
         }
+        // As many as the largest image has: a vector that grows by doubling holds half again at the worst moment.
+        let entries = trees.iter().map(Tree::len).max().unwrap_or(0);
         let gathered = Mutex::new(Gathered {
+            leaves: Vec::with_capacity(entries),
+            marks: Vec::with_capacity(entries),
             differing: vec![(Vec::new(), 0); candidates.len()],
             ..Gathered::default()
         });
         self.scan(&scope, &|found| {
-            take_in(&gathered, &trees, self.since, found)
+            self.take_in(&gathered, &trees, found);
         })?;
-        let mut gathered = gathered
+        let gathered = gathered
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        gathered.marks.shrink_to_fit();
         let mut group = Group {
             scope,
             tree: Tree::from_leaves(gathered.leaves),
-            marks: gathered.marks,
+            marks: Marks::from_slots(gathered.marks),
             unreadable: gathered.unreadable,
             unsettled: gathered.unsettled,
             compared: Vec::new(),
@@ -153,42 +157,42 @@ impl Baseline<'_> {
         compared.differences = differences;
         Ok(compared)
     }
-}
 
-/// One object that the scan came by; called from its threads. Only what differs is kept as text.
-fn take_in(gathered: &Mutex<Gathered>, trees: &[Tree], since: Option<Timestamp>, found: Found) {
-    if found.decision.expect != Expect::Sealed {
-        return;
-    }
-    let key = found.path.key();
-    let observed = Observed::from(found.reading);
-    let leaf = observed.line.as_ref().map(Line::leaf);
-    let expected: Vec<Option<Digest>> = trees.iter().map(|tree| tree.get(&key)).collect();
-    let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = observed.error {
-        gathered.unreadable.insert(found.path, error);
-        return;
-    }
-    let (Some(line), Some(leaf), Some(mark)) = (observed.line, leaf, observed.mark) else {
-        return;
-    };
-    gathered.leaves.push((key, leaf));
-    gathered.marks.insert(short(&key), mark);
-    if observed.unsettled {
-        gathered.unsettled.insert(found.path.clone());
-    }
-    let mut as_expected = !expected.is_empty();
-    for (image, expected) in expected.iter().enumerate() {
-        let Some((differing, present)) = gathered.differing.get_mut(image) else {
-            continue;
-        };
-        *present += usize::from(expected.is_some());
-        if *expected != Some(leaf) {
-            as_expected = false;
-            differing.push((found.path.clone(), line.clone()));
+    /// One object that the scan came by; called from its threads. Only what differs is kept as text.
+    fn take_in(&self, gathered: &Mutex<Gathered>, trees: &[Tree], found: Found) {
+        if found.decision.expect != Expect::Sealed {
+            return;
         }
-    }
-    if as_expected && since.is_some_and(|since| mark.changed_after(since)) {
-        gathered.touched.push(found.path);
+        let key = found.path.key();
+        let observed = Observed::of(found.reading, self.now);
+        let leaf = observed.line.as_ref().map(Line::leaf);
+        let expected: Vec<Option<Digest>> = trees.iter().map(|tree| tree.get(&key)).collect();
+        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = observed.error {
+            gathered.unreadable.insert(found.path, error);
+            return;
+        }
+        let (Some(line), Some(leaf), Some(mark)) = (observed.line, leaf, observed.mark) else {
+            return;
+        };
+        gathered.leaves.push((key, leaf));
+        gathered.marks.push(Slot::new(short(&key), mark));
+        if observed.unsettled {
+            gathered.unsettled.insert(found.path.clone());
+        }
+        let mut as_expected = !expected.is_empty();
+        for (image, expected) in expected.iter().enumerate() {
+            let Some((differing, present)) = gathered.differing.get_mut(image) else {
+                continue;
+            };
+            *present += usize::from(expected.is_some());
+            if *expected != Some(leaf) {
+                as_expected = false;
+                differing.push((found.path.clone(), line.clone()));
+            }
+        }
+        if as_expected && self.since.is_some_and(|since| mark.changed_after(since)) {
+            gathered.touched.push(found.path);
+        }
     }
 }

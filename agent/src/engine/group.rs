@@ -1,58 +1,19 @@
 //! The sealed entries of one scope as they are now, and how they differ from each image that has that scope.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use attestation::digest::Digest;
-use attestation::entry::{Kind, Line};
+use attestation::entry::Line;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
 use attestation::statement::{Actor, Difference};
 use attestation::time::Timestamp;
 use attestation::tree::Tree;
 
+use super::marks::{Mark, Marks, short};
 use crate::image::{Candidate, LinesError};
-use crate::scan::{Fingerprint, Reading};
-
-/// Half a key: enough to tell paths apart, also those of somebody who grinds names.
-pub(super) type ShortKey = [u8; 16];
-
-/// What `statx` said when the entry was last read: equal means that the kernel knows of no change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    ino: u64,
-    ctime_ns: i64,
-    /// Directories change when what they hold does; that says nothing about them.
-    directory: bool,
-}
-
-impl Mark {
-    pub(super) fn of(kind: &Kind, fingerprint: &Fingerprint) -> Self {
-        Self {
-            ino: fingerprint.ino,
-            ctime_ns: fingerprint.ctime_ns,
-            directory: matches!(kind, Kind::Dir),
-        }
-    }
-
-    /// Whether something happened to the object between the two.
-    fn moved_from(&self, before: &Mark) -> bool {
-        self != before && !(self.directory && before.directory)
-    }
-
-    /// Whether the object changed after a time, as its inode tells.
-    pub(super) fn changed_after(&self, time: Timestamp) -> bool {
-        !self.directory && self.ctime_ns / 1000 > time.as_micros()
-    }
-}
-
-pub(super) fn short(key: &Digest) -> ShortKey {
-    let mut short = [0; 16];
-    for (to, from) in short.iter_mut().zip(key.as_bytes()) {
-        *to = *from;
-    }
-    short
-}
+use crate::scan::Reading;
 
 /// An image and how what is there differs from it.
 #[derive(Debug)]
@@ -72,8 +33,9 @@ pub(super) struct Observed {
     pub(super) unsettled: bool,
 }
 
-impl From<Reading> for Observed {
-    fn from(reading: Reading) -> Self {
+impl Observed {
+    /// Of a reading that started then, or later.
+    pub(super) fn of(reading: Reading, started: Timestamp) -> Self {
         let (entry, fingerprint, unsettled) = match reading {
             Reading::Absent => {
                 return Self {
@@ -96,10 +58,10 @@ impl From<Reading> for Observed {
         };
         match entry.line() {
             Ok(line) => {
-                let mark = Some(Mark::of(&entry.kind, &fingerprint));
+                let mark = Mark::of(&entry, &fingerprint, started);
                 Self {
                     line: Some(line),
-                    mark,
+                    mark: Some(if unsettled { mark.unsettled() } else { mark }),
                     error: None,
                     unsettled,
                 }
@@ -132,7 +94,7 @@ pub(super) struct Effect {
 pub(super) struct Group {
     pub(super) scope: Arc<Scope>,
     pub(super) tree: Tree,
-    pub(super) marks: HashMap<ShortKey, Mark>,
+    pub(super) marks: Marks,
     pub(super) unreadable: BTreeMap<ImagePath, String>,
     pub(super) unsettled: BTreeSet<ImagePath>,
     pub(super) compared: Vec<Compared>,
@@ -190,17 +152,22 @@ impl Group {
         };
         effect.touched = as_expected && !self.compared.is_empty() && (vanished || moved);
         effect.absent = as_expected && before.is_none() && observed.line.is_none();
-        effect.directory = observed.mark.is_some_and(|mark| mark.directory);
+        effect.directory = observed.mark.is_some_and(|mark| mark.is_directory());
         Ok(effect)
     }
 
-    /// Whether a path is known to be as it was last read: then a scan that came by has nothing to tell.
+    /// Whether a path was just read again and is as it was: then there is nothing to tell but when.
     pub(super) fn is_as_read(&self, key: &Digest, leaf: Digest, mark: Mark) -> bool {
-        self.tree.get(key) == Some(leaf)
+        let short = short(key);
+        let same = self.tree.get(key) == Some(leaf)
             && self
                 .marks
-                .get(&short(key))
-                .is_some_and(|before| !mark.moved_from(before))
+                .get(&short)
+                .is_some_and(|before| !mark.moved_from(&before));
+        if same {
+            self.marks.insert(short, mark);
+        }
+        same
     }
 
     /// Paths that are here, at or below one, by what the images and the differences know.
@@ -354,16 +321,8 @@ mod tests {
         }
     }
 
-    fn mark(ctime_ns: i64) -> Mark {
-        Mark {
-            ino: 1,
-            ctime_ns,
-            directory: false,
-        }
-    }
-
     fn observed(line: Option<&Line>, ctime_ns: i64) -> Observed {
-        let mark = line.map(|_| mark(ctime_ns));
+        let mark = line.map(|_| Mark::at(ctime_ns));
         Observed {
             line: line.cloned(),
             mark,
@@ -377,7 +336,7 @@ mod tests {
         let mut group = Group {
             scope: Arc::new(Scope::sealed_all()),
             tree: Tree::new(),
-            marks: HashMap::new(),
+            marks: Marks::default(),
             unreadable: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             compared: images.into_iter().map(Compared::new).collect(),

@@ -6,10 +6,11 @@ use attestation::path::ImagePath;
 use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
-use super::group::{Observed, short};
-use super::sweep::{Occasion, Step, Sweep, Swept};
+use super::group::Observed;
+use super::marks::short;
+use super::sweep::{Depth, Occasion, Step, Sweep, Swept, There};
 use super::touched::Touch;
-use super::{Engine, RECHECK, RECHECKED, SUBTREES, gap};
+use super::{Engine, RECHECK, RECHECKED, SUBTREES, SWEEP_THREADS, gap};
 use crate::clock;
 use crate::monitor::Event;
 use crate::scan::{Reading, ScanOptions, read_entry};
@@ -51,6 +52,7 @@ impl Engine {
             actor: place.actor,
             first: place.first,
             last: place.last,
+            seeing: false,
         };
         for group in 0..self.groups.len() {
             let directory = self.look(group, &place.path, &occasion, place.count, came);
@@ -72,7 +74,8 @@ impl Engine {
         let eyes = self.eyes.as_ref()?;
         let group = self.groups.get(number)?;
         let decision = group.sealed(path)?;
-        let observed = Observed::from(read_entry(&eyes.root, path, decision));
+        let started = clock::now();
+        let observed = Observed::of(read_entry(&eyes.root, path, decision), started);
         self.settle(number, path, observed, occasion, count, came)
     }
 
@@ -95,7 +98,8 @@ impl Engine {
                 return None;
             }
         };
-        if effect.touched || (effect.absent && came) {
+        let touched = effect.touched && (effect.changed || !occasion.seeing);
+        if touched || (effect.absent && came) {
             let touch = Touch {
                 events: occasion.events.clone(),
                 count,
@@ -105,7 +109,7 @@ impl Engine {
             };
             self.touched.add(path, touch);
         }
-        if effect.changed || effect.touched || (effect.absent && came) {
+        if effect.changed || touched || (effect.absent && came) {
             self.monitor.event(Instant::now(), Event::Changed);
         }
         Some(effect.directory)
@@ -126,7 +130,7 @@ impl Engine {
                     self.settle(
                         number,
                         &below,
-                        Observed::from(Reading::Absent),
+                        Observed::of(Reading::Absent, occasion.last),
                         occasion,
                         1,
                         false,
@@ -163,23 +167,42 @@ impl Engine {
     /// Starts to look at everything, mounts at once.
     pub(super) fn start_rescan(&mut self) {
         self.check_mounts();
+        let depth = if std::mem::take(&mut self.reread) {
+            Depth::Content
+        } else {
+            Depth::Metadata
+        };
+        self.rereading = (depth == Depth::Content).then(clock::now);
         let mut started = false;
         for number in 0..self.groups.len() {
-            started |= self.start_sweep(number, ImagePath::root(), None);
+            if self.start_sweep(number, ImagePath::root(), None, depth) {
+                started = true;
+            } else {
+                self.rereading = None;
+            }
         }
         if !started {
             self.monitor.event(Instant::now(), Event::Rescanned);
         }
     }
 
-    fn start_sweep(&mut self, number: usize, below: ImagePath, occasion: Option<Occasion>) -> bool {
+    fn start_sweep(
+        &mut self,
+        number: usize,
+        below: ImagePath,
+        occasion: Option<Occasion>,
+        depth: Depth,
+    ) -> bool {
         let (Some(eyes), Some(group)) = (&self.eyes, self.groups.get(number)) else {
             return false;
         };
-        // A rescan is no hurry: one thread leaves the others to whoever works here.
-        let options = ScanOptions { threads: 1 };
+        let mut options = ScanOptions::default();
+        if self.parts.threads > 0 {
+            options.threads = self.parts.threads;
+        }
+        options.threads = options.threads.min(SWEEP_THREADS);
         let root = eyes.root.clone();
-        match Sweep::start(root, group.scope.clone(), below, number, occasion, options) {
+        match Sweep::start(root, (number, group), below, occasion, depth, options) {
             Ok(sweep) => {
                 self.sweeps.push(sweep);
                 true
@@ -203,7 +226,6 @@ impl Engine {
                 Step::Some(swept) => {
                     let (number, occasion) = (sweep.group, sweep.occasion.clone());
                     for swept in swept {
-                        sweep.seen.insert(short(&swept.key));
                         self.take_in_swept(number, &swept, occasion.as_ref());
                     }
                 }
@@ -217,7 +239,7 @@ impl Engine {
         if !self.sweeps.iter().any(|sweep| !sweep.is_full())
             && let Some((number, path, occasion)) = self.subtrees.pop_front()
         {
-            self.start_sweep(number, path, Some(occasion));
+            self.start_sweep(number, path, Some(occasion), Depth::Metadata);
         }
     }
 
@@ -226,13 +248,14 @@ impl Engine {
             return;
         };
         let known = match swept.there {
-            Some((leaf, mark)) => group.is_as_read(&swept.key, leaf, mark),
-            None => group.unreadable.contains_key(&swept.path),
+            There::Read(leaf, mark) => group.is_as_read(&swept.key, leaf, mark),
+            There::Moved => false,
+            There::Unreadable => group.unreadable.contains_key(&swept.path),
         };
         if known {
             return;
         }
-        let occasion = occasion.cloned().unwrap_or_else(by_rescan);
+        let occasion = occasion.cloned().unwrap_or_else(|| self.by_rescan());
         self.look(number, &swept.path, &occasion, 1, false);
     }
 
@@ -240,20 +263,27 @@ impl Engine {
         let missing = self
             .groups
             .get(sweep.group)
-            .is_some_and(|group| !sweep.is_full() || sweep.seen.len() != group.tree.len());
-        if whole && missing {
-            let occasion = sweep.occasion.clone().unwrap_or_else(by_rescan);
+            .map(|group| group.marks.clone())
+            .filter(|marks| !sweep.is_full() || marks.any_unseen(sweep.round));
+        if whole && let Some(marks) = missing {
+            let occasion = sweep.occasion.clone().unwrap_or_else(|| self.by_rescan());
             for path in self.known_below(sweep.group, &sweep.below) {
-                if !sweep.seen.contains(&short(&path.key())) {
+                if !marks.is_seen(&short(&path.key()), sweep.round) {
                     self.look(sweep.group, &path, &occasion, 1, false);
                 }
             }
+        }
+        if sweep.is_full() && !whole {
+            self.rereading = None;
         }
         if !sweep.is_full() || self.sweeps.iter().any(Sweep::is_full) {
             return;
         }
         let now = Instant::now();
         self.monitor.event(now, Event::Rescanned);
+        if let Some(started) = self.rereading.take() {
+            self.read = Some(started);
+        }
         let before = self.gaps.len();
         if whole {
             self.gaps
@@ -283,21 +313,23 @@ impl Engine {
                 .take(RECHECKED)
                 .cloned()
                 .collect();
+            let occasion = self.by_rescan();
             for path in paths {
-                self.look(number, &path, &by_rescan(), 1, false);
+                self.look(number, &path, &occasion, 1, false);
             }
         }
     }
-}
 
-/// Nobody told: the inode did.
-fn by_rescan() -> Occasion {
-    let now: Timestamp = clock::now();
-    let actor: Option<Actor> = None;
-    Occasion {
-        events: vec!["ctime"],
-        actor,
-        first: now,
-        last: now,
+    /// Nobody told: the inode did.
+    fn by_rescan(&self) -> Occasion {
+        let now: Timestamp = clock::now();
+        let actor: Option<Actor> = None;
+        Occasion {
+            events: vec!["ctime"],
+            actor,
+            first: now,
+            last: now,
+            seeing: self.gaps.is_empty(),
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod baseline;
 mod group;
 mod looks;
+mod marks;
 mod sweep;
 mod tell;
 mod touched;
@@ -52,6 +53,8 @@ const BLIND_RETRY: Duration = Duration::from_secs(30);
 const FIRST_CHALLENGE: Duration = Duration::from_secs(2);
 /// Subtrees that wait to be looked at; more than that is a rescan.
 const SUBTREES: usize = 256;
+/// Threads of a sweep: a rescan must not take a large machine whole.
+const SWEEP_THREADS: usize = 8;
 /// Gaps of one cause that follow each other are one; this many causes and places are enough to say.
 const GAPS: usize = 64;
 
@@ -78,6 +81,8 @@ pub struct EngineParts {
     pub cmdline: bool,
     /// A shorter interval than the collector's.
     pub interval: Option<Duration>,
+    /// A shorter time between rescans than the default.
+    pub rescan: Option<Duration>,
     /// Seconds between heartbeats, from enrolment.
     pub enrolled_interval: Duration,
     /// About the node.
@@ -142,13 +147,19 @@ pub struct Engine {
     /// No statement was signed in this run.
     told_nothing: bool,
     recheck_at: Instant,
+    /// The next rescan reads every content byte, not only what moved.
+    reread: bool,
+    /// Such a rescan runs since then.
+    rereading: Option<Timestamp>,
 }
 
 impl Engine {
     /// An engine that waits for its first orders.
     pub fn new(parts: EngineParts) -> Self {
         let now = Instant::now();
-        let mut monitor = Monitor::new(Pace::default(), now);
+        let mut pace = Pace::default();
+        pace.rescan = shorter(parts.rescan, pace.rescan);
+        let mut monitor = Monitor::new(pace, now);
         monitor.set_interval(shorter(parts.interval, parts.enrolled_interval));
         Self {
             parts,
@@ -172,6 +183,8 @@ impl Engine {
             restart_gap: false,
             told_nothing: true,
             recheck_at: now + RECHECK,
+            reread: false,
+            rereading: None,
         }
     }
 
@@ -222,6 +235,7 @@ impl Engine {
             self.monitor.event(now, Event::Begun);
         }
         if orders.rescan {
+            self.reread = true;
             self.monitor.event(now, Event::RescanWanted);
         }
         if orders.refresh {
@@ -258,6 +272,7 @@ impl Engine {
         }
         self.sweeps.clear();
         self.subtrees.clear();
+        self.rereading = None;
         self.told = None;
         if candidates.is_empty() {
             self.begin_without_image();

@@ -1,10 +1,9 @@
-//! A look at a whole subtree beside the engine: its thread walks and hashes, the engine goes on with events and takes
-//! the results in between. What a sweep says is a place to look at, like an event: if it disagrees with what the
-//! engine knows, the engine reads there itself.
+//! A look at a whole subtree beside the engine: its threads walk, the engine goes on with events and takes the results
+//! in between. What a sweep says is a place to look at, like an event: if it disagrees with what the engine knows, the
+//! engine reads there itself.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use attestation::digest::Digest;
@@ -14,8 +13,9 @@ use attestation::scope::{Expect, Scope};
 use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
-use super::group::{Mark, Observed, ShortKey};
-use crate::scan::{Progress, Root, ScanOptions, scan_below};
+use super::group::{Group, Observed};
+use super::marks::{Mark, Marks, short};
+use crate::scan::{Found, Progress, Root, ScanError, ScanOptions, Surveyed, scan_below, survey};
 
 /// Results on their way to the engine; the walkers wait when it has more to do.
 const RESULTS: usize = 4096;
@@ -29,6 +29,17 @@ pub(super) struct Occasion {
     pub(super) actor: Option<Actor>,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
+    /// Nobody was blind meanwhile: that only the inode moved is not worth telling.
+    pub(super) seeing: bool,
+}
+
+/// How closely a sweep looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Asks `statx`; tells what moved.
+    Metadata,
+    /// Reads everything.
+    Content,
 }
 
 /// What a sweep came by.
@@ -36,8 +47,18 @@ pub(super) struct Occasion {
 pub(super) struct Swept {
     pub(super) path: ImagePath,
     pub(super) key: Digest,
-    /// Leaf and mark of what is there; nothing where it could not be read.
-    pub(super) there: Option<(Digest, Mark)>,
+    pub(super) there: There,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub(super) enum There {
+    /// Leaf and mark, as read by the sweep.
+    Read(Digest, Mark),
+    /// Something that was not read since it moved.
+    Moved,
+    /// Something that could not be read.
+    Unreadable,
 }
 
 /// A running sweep.
@@ -47,7 +68,8 @@ pub(super) struct Sweep {
     pub(super) group: usize,
     pub(super) occasion: Option<Occasion>,
     pub(super) started: Timestamp,
-    pub(super) seen: HashSet<ShortKey>,
+    /// Its number among the sweeps of its scope.
+    pub(super) round: u32,
     results: Receiver<Swept>,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<bool>>,
@@ -63,46 +85,118 @@ pub(super) enum Step {
     Over(bool),
 }
 
+/// What the threads of a sweep share.
+struct Threads {
+    root: Root,
+    scope: Arc<Scope>,
+    below: ImagePath,
+    options: ScanOptions,
+    marks: Marks,
+    round: u32,
+    started: Timestamp,
+    progress: Arc<Progress>,
+    results: SyncSender<Swept>,
+}
+
+impl Threads {
+    fn run(&self, depth: Depth) -> Result<(), ScanError> {
+        let Self {
+            root,
+            scope,
+            below,
+            options,
+            progress,
+            ..
+        } = self;
+        match depth {
+            Depth::Metadata => survey(root, scope, below, options, progress, &|path, at, stat| {
+                if at.expect == Expect::Sealed {
+                    self.surveyed(path, stat.as_ref());
+                }
+            }),
+            Depth::Content => scan_below(root, scope, below, options, progress, &|found| {
+                if found.decision.expect == Expect::Sealed {
+                    self.read(found);
+                }
+            }),
+        }
+        .map(drop)
+    }
+
+    fn surveyed(&self, path: ImagePath, stat: Option<&Surveyed>) {
+        let key = path.key();
+        let there = match stat {
+            None => There::Unreadable,
+            Some(stat) => {
+                let mark = Mark::surveyed(stat);
+                if self.marks.see_unmoved(&short(&key), self.round, &mark) {
+                    return;
+                }
+                There::Moved
+            }
+        };
+        self.tell(Swept { path, key, there });
+    }
+
+    fn read(&self, found: Found) {
+        let key = found.path.key();
+        self.marks.see(&short(&key), self.round);
+        let observed = Observed::of(found.reading, self.started);
+        let there = match observed.line.as_ref().map(Line::leaf).zip(observed.mark) {
+            Some((leaf, mark)) => There::Read(leaf, mark),
+            None => There::Unreadable,
+        };
+        self.tell(Swept {
+            path: found.path,
+            key,
+            there,
+        });
+    }
+
+    fn tell(&self, swept: Swept) {
+        // The engine ended the sweep: the rest is not wanted.
+        drop(self.results.send(swept));
+    }
+}
+
 impl Sweep {
     pub(super) fn start(
         root: Root,
-        scope: Arc<Scope>,
+        (number, group): (usize, &Group),
         below: ImagePath,
-        group: usize,
         occasion: Option<Occasion>,
+        depth: Depth,
         options: ScanOptions,
     ) -> std::io::Result<Self> {
         let (sender, results) = sync_channel(RESULTS);
         let progress = Arc::new(Progress::new());
-        let running = Arc::clone(&progress);
-        let start = below.clone();
+        let round = group.marks.begin();
+        let started = crate::clock::now();
+        let threads = Threads {
+            root,
+            scope: Arc::clone(&group.scope),
+            below: below.clone(),
+            options,
+            marks: group.marks.clone(),
+            round,
+            started,
+            progress: Arc::clone(&progress),
+            results: sender,
+        };
         let thread = std::thread::Builder::new()
             .name("sweep".to_owned())
             .spawn(move || {
-                let visit = |found: crate::scan::Found| {
-                    if found.decision.expect != Expect::Sealed {
-                        return;
-                    }
-                    let observed = Observed::from(found.reading);
-                    let there = observed.line.as_ref().map(Line::leaf).zip(observed.mark);
-                    let swept = Swept {
-                        key: found.path.key(),
-                        path: found.path,
-                        there,
-                    };
-                    // The engine ended the sweep: the rest is not wanted.
-                    drop(sender.send(swept));
-                };
-                scan_below(&root, &scope, &start, &options, &running, &visit)
+                threads
+                    .run(depth)
                     .inspect_err(|error| tracing::warn!(%error, "look at everything again"))
                     .is_ok()
             })?;
         Ok(Self {
             below,
-            group,
+            group: number,
             occasion,
-            started: crate::clock::now(),
-            seen: HashSet::new(),
+            started,
+            round,
             results,
             progress,
             thread: Some(thread),

@@ -8,7 +8,7 @@ use attestation::scope::Decision;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::Fingerprint;
+use super::{Fingerprint, Surveyed};
 
 /// The kernel's limit for a list of names and for one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_LIMIT: usize = 65_536;
@@ -40,6 +40,17 @@ pub(super) fn fingerprint(stat: &Statx) -> Fingerprint {
         mtime_ns: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
         ctime_ns: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
         nlink: u64::from(stat.stx_nlink),
+    }
+}
+
+pub(super) fn surveyed(stat: &Statx) -> Surveyed {
+    Surveyed {
+        fingerprint: fingerprint(stat),
+        mode: mode(stat),
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        flags: flags(stat),
+        directory: file_type(stat) == FileType::Directory,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use attestation::entry::Entry;
+use attestation::entry::{Entry, InodeFlags};
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Scope};
 use thiserror::Error;
@@ -103,6 +103,23 @@ pub struct Fingerprint {
     pub ctime_ns: i64,
     /// Names that the inode has.
     pub nlink: u64,
+}
+
+/// All that `statx` tells of what an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surveyed {
+    /// What moves when anything does.
+    pub fingerprint: Fingerprint,
+    /// As in the entry.
+    pub mode: u16,
+    /// As in the entry.
+    pub uid: u32,
+    /// As in the entry.
+    pub gid: u32,
+    /// As in the entry.
+    pub flags: InodeFlags,
+    /// Whether it is a directory.
+    pub directory: bool,
 }
 
 /// What is at a path.
@@ -205,7 +222,28 @@ pub fn scan_wanted(
     visit: &(dyn Fn(Found) + Sync),
 ) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
-    let mut summary = walk::run(root, scope, path, options, progress, wanted, visit)?;
+    let purpose = walk::Purpose::Read { wanted, visit };
+    let mut summary = walk::run(root, scope, path, options, progress, purpose)?;
+    summary.elapsed = started.elapsed();
+    Ok(summary)
+}
+
+/// Asks `statx` about `path` and everything in scope below it; opens directories only. `visit` gets nothing for what
+/// `statx` has no answer about, or whose listing failed.
+///
+/// # Errors
+/// As [`scan`].
+pub fn survey(
+    root: &Root,
+    scope: &Scope,
+    path: &ImagePath,
+    options: &ScanOptions,
+    progress: &Progress,
+    visit: &(dyn Fn(ImagePath, Decision, Option<Surveyed>) + Sync),
+) -> Result<ScanSummary, ScanError> {
+    let started = Instant::now();
+    let purpose = walk::Purpose::Survey(visit);
+    let mut summary = walk::run(root, scope, path, options, progress, purpose)?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }

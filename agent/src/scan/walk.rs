@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestation::entry::Kind;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
 use super::names::{PATH_LIMIT, Position, joined_length};
 use super::object::{Directory, ObjectReader, Wanted, read_at_path, unreadable_errno};
 use super::queue::Queue;
 use super::root::Filesystem;
-use super::{Found, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary};
+use super::{
+    Found, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed, attributes,
+};
 
 /// Bytes asked for with one `getdents64`.
 const LISTING: usize = 64 * 1024;
@@ -28,6 +30,19 @@ const SHARE: usize = 32;
 const OPEN_LIMIT: usize = 256;
 
 type Visit<'v> = dyn Fn(Found) + Sync + 'v;
+type Survey<'v> = dyn Fn(ImagePath, Decision, Option<Surveyed>) + Sync + 'v;
+
+/// What is made of the objects on the way.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'v> {
+    /// Read them.
+    Read {
+        wanted: &'v Wanted<'v>,
+        visit: &'v Visit<'v>,
+    },
+    /// Only ask `statx` about them; nothing where it has no answer.
+    Survey(&'v Survey<'v>),
+}
 
 enum Job<'s> {
     Directory {
@@ -67,7 +82,7 @@ struct Walk<'s> {
     queue: Queue<Job<'s>>,
     open: &'s AtomicUsize,
     progress: &'s Progress,
-    visit: &'s Visit<'s>,
+    purpose: Purpose<'s>,
 }
 
 pub(super) fn run(
@@ -76,8 +91,7 @@ pub(super) fn run(
     path: &ImagePath,
     options: &ScanOptions,
     progress: &Progress,
-    wanted: &Wanted<'_>,
-    visit: &Visit<'_>,
+    purpose: Purpose<'_>,
 ) -> Result<ScanSummary, ScanError> {
     let mut state = scope.start();
     for name in path.components() {
@@ -93,7 +107,7 @@ pub(super) fn run(
         queue: Queue::new(threads),
         open: &open,
         progress,
-        visit,
+        purpose,
     };
     let position = Arc::new(Position::start(path.as_bytes(), state));
     walk.queue.push(
@@ -110,7 +124,7 @@ pub(super) fn run(
             let walk = &walk;
             let worker = std::thread::Builder::new()
                 .name(format!("scan-{lane}"))
-                .spawn_scoped(scope, move || Worker::new(walk, wanted, lane).run());
+                .spawn_scoped(scope, move || Worker::new(walk, lane).run());
             match worker {
                 Ok(worker) => workers.push(worker),
                 Err(error) if workers.is_empty() => return Err(ScanError::Spawn(error)),
@@ -143,7 +157,11 @@ struct Worker<'w, 's> {
 }
 
 impl<'w, 's> Worker<'w, 's> {
-    fn new(walk: &'w Walk<'s>, wanted: &'w Wanted<'w>, lane: usize) -> Self {
+    fn new(walk: &'w Walk<'s>, lane: usize) -> Self {
+        let wanted: &'w Wanted<'w> = match walk.purpose {
+            Purpose::Read { wanted, .. } => wanted,
+            Purpose::Survey(_) => &|_, _| false,
+        };
         Self {
             walk,
             lane,
@@ -186,8 +204,9 @@ impl<'w, 's> Worker<'w, 's> {
             filesystem,
             open,
         });
-        let reading = match decision.expect {
-            Expect::Ignored => None,
+        let purpose = self.walk.purpose;
+        let reading = match (decision.expect, purpose) {
+            (Expect::Ignored, _) | (_, Purpose::Survey(_)) => None,
             _ => Some(
                 self.reader
                     .opened_directory(opened.fd.as_fd(), &opened.path, decision),
@@ -198,7 +217,14 @@ impl<'w, 's> Worker<'w, 's> {
         } else {
             self.list(&opened)
         };
-        if let Some(reading) = reading {
+        if let Purpose::Survey(survey) = purpose
+            && decision.expect != Expect::Ignored
+        {
+            let stat = listed
+                .is_ok()
+                .then(|| attributes::stat(opened.fd.as_fd()).ok());
+            self.surveyed(survey, opened.path.clone(), decision, stat.flatten());
+        } else if let Some(reading) = reading {
             let reading = match listed {
                 Ok(()) => reading,
                 Err(error) => Reading::Unreadable { error },
@@ -233,6 +259,9 @@ impl<'w, 's> Worker<'w, 's> {
     fn no_directory(&mut self, path: ImagePath, decision: Decision, errno: Errno) {
         if decision.expect == Expect::Ignored {
             return;
+        }
+        if let Purpose::Survey(survey) = self.walk.purpose {
+            return self.surveyed(survey, path, decision, None);
         }
         let reading = match errno {
             Errno::NOTDIR | Errno::LOOP => {
@@ -348,6 +377,11 @@ impl<'w, 's> Worker<'w, 's> {
             let Ok(path) = opened.path.child(name) else {
                 continue;
             };
+            if let Purpose::Survey(survey) = self.walk.purpose {
+                let stat = attributes::stat_name(opened.fd.as_fd(), &file.name).ok();
+                self.surveyed(survey, path, decision, stat);
+                continue;
+            }
             let reading = self
                 .reader
                 .read(directory, &file.name, &path, decision, file.kind);
@@ -359,9 +393,24 @@ impl<'w, 's> Worker<'w, 's> {
         }
     }
 
+    fn surveyed(
+        &mut self,
+        survey: &Survey<'_>,
+        path: ImagePath,
+        decision: Decision,
+        stat: Option<Statx>,
+    ) {
+        self.tally.entries += 1;
+        self.walk.progress.add(0);
+        survey(path, decision, stat.as_ref().map(attributes::surveyed));
+    }
+
     fn tell(&mut self, found: Found) {
+        let Purpose::Read { visit, .. } = self.walk.purpose else {
+            return;
+        };
         let bytes = match &found.reading {
-            Reading::Absent if !found.path.is_root() => return (self.walk.visit)(found),
+            Reading::Absent if !found.path.is_root() => return visit(found),
             Reading::Absent => 0,
             Reading::Unreadable { .. } => {
                 self.tally.unreadable += 1;
@@ -376,7 +425,7 @@ impl<'w, 's> Worker<'w, 's> {
         self.tally.entries += 1;
         self.tally.bytes += bytes;
         self.walk.progress.add(bytes);
-        (self.walk.visit)(found);
+        visit(found);
     }
 }
 
@@ -393,7 +442,6 @@ fn kind_of(opened: &Opened<'_>, name: &CStr, listed: FileType) -> FileType {
     if listed != FileType::Unknown {
         return listed;
     }
-    super::attributes::stat_name(opened.fd.as_fd(), name).map_or(FileType::Unknown, |stat| {
-        super::attributes::file_type(&stat)
-    })
+    attributes::stat_name(opened.fd.as_fd(), name)
+        .map_or(FileType::Unknown, |stat| attributes::file_type(&stat))
 }
