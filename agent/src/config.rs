@@ -134,6 +134,7 @@ impl AgentConfig {
     pub fn load(path: &Path) -> Result<AgentSettings, ConfigError> {
         let text = read(path)?;
         let raw: Raw = toml::from_str(&text).map_err(|error| refusal(path, &text, &error))?;
+        warn_of_no_effect(&raw);
         let mut settings = AgentSettings::new(
             raw.root.unwrap_or_else(|| PathBuf::from("/")),
             raw.state.unwrap_or_else(default_state),
@@ -197,15 +198,6 @@ impl AgentConfig {
                 "limits.reread_cpu",
                 "is a percentage of one core".to_owned(),
             ));
-        }
-        if raw
-            .sessions
-            .is_some_and(|sessions| sessions != Sessions::Off)
-            || raw.arguments == Some(true)
-        {
-            tracing::warn!(
-                "this version collects no login sessions; `sessions` and `arguments` have no effect"
-            );
         }
         Ok(settings)
     }
@@ -296,6 +288,32 @@ impl Size {
             .ok()
             .and_then(|number| number.checked_mul(factor))
             .ok_or_else(|| format!("{text:?} is no size; write for example \"64MiB\""))
+    }
+}
+
+/// Keys of the format that this version does nothing with: whoever sets one is told, each in a line of its own.
+fn warn_of_no_effect(raw: &Raw) {
+    let sessions = raw.sessions.is_some_and(|kind| kind != Sessions::Off);
+    let keys = [
+        (sessions, "sessions", "no login sessions are collected"),
+        (
+            raw.arguments == Some(true),
+            "arguments",
+            "no arguments of commands are collected",
+        ),
+        (
+            raw.limits.memory.is_some(),
+            "limits.memory",
+            "limit the memory of the service instead (MemoryMax=)",
+        ),
+        (
+            raw.limits.reread_cpu.is_some(),
+            "limits.reread_cpu",
+            "content is read again at a start and when the collector asks, not in the background",
+        ),
+    ];
+    for (_, key, why) in keys.into_iter().filter(|(set, ..)| *set) {
+        tracing::warn!(key, "this key has no effect in this version: {why}");
     }
 }
 
