@@ -384,6 +384,7 @@ impl Engine {
         self.begun = true;
         self.check_mounts();
         self.tell_watching();
+        crate::sys::give_back();
         Ok(())
     }
 
