@@ -11,6 +11,8 @@ use super::control_group;
 
 /// Bytes of a command line that are told.
 const CMDLINE_LIMIT: u64 = 1_024;
+/// Room for what most files of a process hold: one read, and one that finds the end, instead of six that feel their way.
+const FILE_USUAL: usize = 4_096;
 /// Bytes read of any other file of a process.
 const FILE_LIMIT: u64 = 16_384;
 
@@ -62,7 +64,7 @@ pub(super) fn read(pid: u32) -> Actor {
 }
 
 fn read_file(pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(FILE_USUAL);
     File::open(format!("/proc/{pid}/{name}"))
         .ok()?
         .take(limit)
