@@ -13,7 +13,7 @@ use attestation::digest::Digest;
 use attestation::dsse::Envelope;
 use attestation::key::{Algorithm, NodeId, PrivateKey};
 use attestation::statement::{Attestation, Enrolment, Gap, Statement, Subject};
-use attestation::wire::{AttestationsAnswer, AttestationsRequest, EnrolmentRequest};
+use attestation::wire::{AttestationsAnswer, AttestationsRequest, EnrolmentRequest, TokenPair};
 use pristine_collector::enrolment::{self, Enrolled};
 use pristine_collector::problem::ProblemResponse;
 use pristine_collector::settings::CollectorSettings;
@@ -27,7 +27,10 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn within(directory: tempfile::TempDir) -> Self {
         let mut settings = CollectorSettings::new(directory.path().join("state"));
         let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         (
@@ -70,6 +73,21 @@ impl Bed {
     }
 }
 
+/// What a node with this key sends to join.
+fn request(key: &PrivateKey, mut said: Enrolment, token: Option<TokenPair>) -> EnrolmentRequest {
+    let pair = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
+    said.csr = rcgen::CertificateParams::default()
+        .serialize_request(&pair)
+        .unwrap()
+        .pem()
+        .unwrap();
+    let statement = Statement::<Enrolment>::of_node(&key.public(), said);
+    EnrolmentRequest {
+        statement: Envelope::sign(statement.to_payload(), key).unwrap(),
+        token,
+    }
+}
+
 struct Node {
     key: PrivateKey,
     id: NodeId,
@@ -78,27 +96,16 @@ struct Node {
 impl Node {
     async fn enrolled(bed: &Bed, name: &str) -> Self {
         let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
-        let pair = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
-        let csr = rcgen::CertificateParams::default()
-            .serialize_request(&pair)
-            .unwrap()
-            .pem()
-            .unwrap();
         let said = Enrolment {
             name: name.to_owned(),
-            csr,
+            csr: String::new(),
             machine: None,
             replaces: None,
         };
-        let statement = Statement::<Enrolment>::of_node(&key.public(), said);
-        let statement = Envelope::sign(statement.to_payload(), &key).unwrap();
         let token = fleet::create_join_token(bed.state(), "default", 1, 60, "test")
             .await
             .unwrap_or_else(|_| panic!("no token"));
-        let request = EnrolmentRequest {
-            statement,
-            token: Some(token.token.pair()),
-        };
+        let request = request(&key, said, Some(token.token.pair()));
         let first = enrolment::enrol(bed.state(), request.clone())
             .await
             .unwrap();
@@ -302,5 +309,400 @@ async fn a_jump_over_what_is_lost_is_taken_once() {
             .unwrap()
             .code,
         "sequence"
+    );
+}
+
+fn code(problem: &ProblemResponse) -> (u16, &'static str) {
+    (problem.status.as_u16(), problem.code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_good_once_and_history_fills_no_silence() {
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let challenge = node.challenge(&bed).await;
+    let first = node.sign(&said(0, None, challenge.clone()));
+    assert!(node.send(&bed, vec![first.clone()]).await.unwrap().fresh);
+    let fresh_at = bed.count("SELECT last_fresh FROM nodes").await;
+
+    let again = node.sign(&said(1, Some(&first), challenge));
+    let answer = node.send(&bed, vec![again.clone()]).await.unwrap();
+    assert!(!answer.fresh && answer.receipts.len() == 1, "used");
+    let none = node.sign(&said(2, Some(&again), None));
+    assert!(!node.send(&bed, vec![none.clone()]).await.unwrap().fresh);
+    assert_eq!(
+        bed.count("SELECT last_fresh FROM nodes").await,
+        fresh_at,
+        "history makes nobody fresh"
+    );
+    assert!(
+        bed.count("SELECT last_received > last_fresh FROM nodes")
+            .await
+            == 1
+    );
+
+    let mut elsewhere = said(3, Some(&none), node.challenge(&bed).await);
+    elsewhere["log"] = "another.example/log".into();
+    let elsewhere = node.sign(&elsewhere);
+    let answer = node.send(&bed, vec![elsewhere]).await.unwrap();
+    assert!(
+        !answer.fresh && answer.receipts.len() == 1,
+        "for another log: stored and receipted, but it was not said to us"
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM attestations WHERE reasons LIKE '%another-log another.example/log%'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_key_signs_is_counted_and_not_stored() {
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let other = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+    let honest = node.sign(&said(0, None, None));
+    let forged = Envelope::sign(honest.payload().to_vec(), &other).unwrap();
+    let evidence = bed.count("SELECT count(*) FROM evidence").await;
+    let answer = node.send(&bed, vec![forged]).await.unwrap();
+    assert_eq!(answer.refused.unwrap().code, "signature");
+    assert!(answer.receipts.is_empty());
+    assert_eq!(bed.count("SELECT count(*) FROM evidence").await, evidence);
+    assert_eq!(bed.count("SELECT count(*) FROM receipts").await, 0);
+    assert!(
+        bed.state()
+            .metrics
+            .encode()
+            .contains("pristine_ingest_refused_total{code=\"signature\"} 1")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_node_is_heard_and_a_banned_one_is_not() {
+    use pristine_collector::store::NodeState;
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let state = |to| fleet::set_state(bed.state(), node.id.as_str(), to, "ann");
+    state(NodeState::Suspended).await.unwrap();
+    let first = node.sign(&said(0, None, node.challenge(&bed).await));
+    assert!(node.send(&bed, vec![first.clone()]).await.unwrap().fresh);
+    state(NodeState::Banned).await.unwrap();
+    let second = node.sign(&said(1, Some(&first), None));
+    let refused = node.send(&bed, vec![second]).await.unwrap_err();
+    assert_eq!(code(&refused), (403, "banned"));
+    assert_eq!(bed.count("SELECT count(*) FROM attestations").await, 1);
+    assert_eq!(
+        bed.count("SELECT count(*) FROM actions WHERE action = 'node.state' AND user = 'ann'")
+            .await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rescan_is_told_once_with_the_next_answer() {
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let wanted = || fleet::rescan(bed.state(), node.id.as_str(), "ann");
+    wanted().await.unwrap();
+    wanted().await.unwrap();
+    let first = node.sign(&said(0, None, None));
+    let answer = node.send(&bed, vec![first]).await.unwrap();
+    assert_eq!(
+        serde_json::to_value(&answer.requests).unwrap(),
+        serde_json::json!([{"kind": "rescan"}])
+    );
+    let next = ingest::challenge(bed.state(), node.id.as_str())
+        .await
+        .unwrap();
+    assert!(next.requests.is_empty(), "once");
+    wanted().await.unwrap();
+    let next = ingest::challenge(bed.state(), node.id.as_str())
+        .await
+        .unwrap();
+    assert_eq!(next.requests.len(), 1, "and once more when asked again");
+    assert_eq!(
+        bed.count("SELECT count(*) FROM actions WHERE action = 'node.rescan'")
+            .await,
+        3
+    );
+    let nobody = fleet::rescan(bed.state(), "nobody", "ann").await;
+    assert_eq!(code(&nobody.unwrap_err()), (404, "not-found"));
+}
+
+async fn open_id(bed: &Bed, kind: &str) -> String {
+    sqlx::query_scalar("SELECT id FROM violations WHERE kind = ? AND resolved IS NULL")
+        .bind(kind)
+        .fetch_one(bed.state().store.read_pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_ends_what_was_touched_and_not_what_lasts() {
+    use pristine_collector::violations::review::{acknowledge, resolve};
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let mut first = said(0, None, node.challenge(&bed).await);
+    first["touched"] = serde_json::json!([
+        {"path": "./usr/bin/ping", "event": "modify", "count": 2, "first": clock::now(), "last": clock::now()}
+    ]);
+    first["coverage"]["mounts"]["unexpected"] =
+        serde_json::json!([{"path": "./usr", "source": "tmpfs", "type": "tmpfs"}]);
+    let first = node.sign(&first);
+    node.send(&bed, vec![first]).await.unwrap();
+
+    let (touched, mount) = (open_id(&bed, "touched").await, open_id(&bed, "mount").await);
+    let lasts = resolve(bed.state(), &mount, "it is mine", "ann").await;
+    let lasts = lasts.unwrap_err();
+    assert_eq!(code(&lasts), (409, "lasts"));
+    assert!(lasts.detail.contains("still mounted"));
+    let seen = acknowledge(bed.state(), &mount, "on it", "ann").await;
+    let seen = seen.unwrap();
+    assert_eq!(seen.acknowledged.unwrap().by, "ann");
+    assert_eq!(bed.open("mount").await, 1, "seen is not over");
+
+    for bad in ["", "  ", "two\nlines", &"a".repeat(1_001)] {
+        let refused = resolve(bed.state(), &touched, bad, "ann").await;
+        assert_eq!(code(&refused.unwrap_err()), (400, "malformed"));
+    }
+    let over = resolve(bed.state(), &touched, "an update", "ann").await;
+    assert_eq!(
+        over.unwrap().resolution.unwrap(),
+        "reviewed by ann: an update"
+    );
+    assert_eq!(bed.open("touched").await, 0);
+    assert_eq!(
+        bed.count(
+            "SELECT count(*) FROM touched WHERE reviewed_by = 'ann' AND reviewed IS NOT NULL"
+        )
+        .await,
+        1
+    );
+    let twice = resolve(bed.state(), &touched, "again", "ann").await;
+    assert_eq!(code(&twice.unwrap_err()), (409, "resolved"));
+    assert_eq!(
+        bed.count("SELECT count(*) FROM violation_steps WHERE step = 'resolved'")
+            .await,
+        1
+    );
+    assert_eq!(
+        bed.count("SELECT count(*) FROM actions WHERE action LIKE 'violation.%'")
+            .await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judged_jump_allows_another_one() {
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let jump = |sequence| {
+        let mut said = said(sequence, None, None);
+        said["coverage"]["gaps"] = serde_json::json!([{"from": clock::now(), "cause": "lost"}]);
+        node.sign(&said)
+    };
+    let refused = |answer: AttestationsAnswer| answer.refused.map(|refused| refused.code);
+    assert_eq!(refused(node.send(&bed, vec![jump(5)]).await.unwrap()), None);
+    let second = node.send(&bed, vec![jump(9)]).await.unwrap();
+    assert_eq!(refused(second).as_deref(), Some("sequence"));
+    let rewind = open_id(&bed, "rewind").await;
+    pristine_collector::violations::review::resolve(
+        bed.state(),
+        &rewind,
+        "the disk was restored",
+        "ann",
+    )
+    .await
+    .unwrap();
+    assert_eq!(refused(node.send(&bed, vec![jump(9)]).await.unwrap()), None);
+    assert_eq!(bed.open("rewind").await, 1, "and is told again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_enrolments_are_refused() {
+    let bed = Bed::new().await;
+    for (name, machine, replaces) in [
+        ("web\u{202e}1", None, None),
+        ("web\n1", None, None),
+        ("", None, None),
+        ("web", Some("x".repeat(129)), None),
+        ("web", None, Some("../../etc".to_owned())),
+    ] {
+        let said = Enrolment {
+            name: name.to_owned(),
+            csr: String::new(),
+            machine,
+            replaces,
+        };
+        let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+        let refused = enrolment::enrol(bed.state(), request(&key, said, None)).await;
+        assert_eq!(
+            code(&refused.err().unwrap()),
+            (400, "malformed"),
+            "{name:?}"
+        );
+    }
+    assert_eq!(bed.count("SELECT count(*) FROM nodes").await, 0);
+}
+
+/// What a program prints that is killed between commit and print is printed by the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_were_not_printed_are_printed_at_the_next_start() {
+    let mut bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let mut rewound = said(0, None, None);
+    rewound["rewound"] = true.into();
+    node.send(&bed, vec![node.sign(&rewound)]).await.unwrap();
+    let state = bed.state().settings.state.clone();
+    bed.running.stop();
+    let stopped = std::mem::replace(&mut bed.running, restart(&state).await);
+    drop(stopped);
+    assert_eq!(bed.open("rewind").await, 1);
+
+    let mut printed = Vec::new();
+    let store = bed.state().store.clone();
+    pristine_collector::journal::print_new(&store, &mut printed)
+        .await
+        .unwrap();
+    let text = String::from_utf8(printed).unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (line["event"].as_str(), line["kind"].as_str()),
+        (Some("violation.opened"), Some("rewind"))
+    );
+    let mut again = Vec::new();
+    pristine_collector::journal::print_new(&store, &mut again)
+        .await
+        .unwrap();
+    assert!(again.is_empty(), "and once");
+}
+
+async fn restart(state: &std::path::Path) -> Running {
+    let mut settings = CollectorSettings::new(state.to_owned());
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    (
+        settings.agents,
+        settings.join,
+        settings.ops,
+        settings.journal,
+    ) = (any, any, any, false);
+    pristine_collector::start(settings, std::future::pending())
+        .await
+        .unwrap()
+}
+
+/// A small file system of its own; none where the test may not mount.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &std::path::Path) -> Option<Self> {
+        let done = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
+            .arg(at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success())
+            .then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(
+            std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.0)
+                .status(),
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_before_any_receipt_and_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path()) else {
+        eprintln!("not root: no small disk to fill");
+        return;
+    };
+    let bed = Bed::within(directory).await;
+    let node = Node::enrolled(&bed, "one").await;
+    let first = node.sign(&said(0, None, node.challenge(&bed).await));
+    node.send(&bed, vec![first.clone()]).await.unwrap();
+
+    let ballast = disk.0.join("ballast");
+    drop(std::fs::write(&ballast, vec![1_u8; 8 << 20]));
+    let (mut before, mut sequence) = (first, 1);
+    let challenge = node.challenge(&bed).await;
+    let refused = loop {
+        let mut said = said(sequence, Some(&before), challenge.clone());
+        said["boot"] = "b".repeat(64 << 10).into();
+        let next = node.sign(&said);
+        match node.send(&bed, vec![next.clone()]).await {
+            Ok(answer) => {
+                assert!(answer.refused.is_none());
+                (before, sequence) = (next, sequence + 1);
+            }
+            Err(problem) => break (problem, next),
+        }
+        assert!(sequence < 400, "the disk is full by now");
+    };
+    assert_eq!(code(&refused.0), (503, "store-full"));
+    assert!(refused.0.retry_after.is_some() && bed.state().store.is_full());
+    let stored = i64::try_from(sequence).unwrap();
+    for table in [
+        "SELECT count(*) FROM attestations",
+        "SELECT count(*) FROM receipts",
+        "SELECT count(*) FROM log WHERE type = 'attestation'",
+        "SELECT count(*) FROM evidence WHERE kind = 'attestation'",
+        "SELECT sequence + 1 FROM nodes",
+    ] {
+        assert_eq!(bed.count(table).await, stored, "nothing half: {table}");
+    }
+
+    std::fs::remove_file(&ballast).unwrap();
+    let taken = node.send(&bed, vec![refused.1]).await.unwrap();
+    assert_eq!(taken.receipts.len(), 1, "the same bytes, now receipted");
+    assert!(!bed.state().store.is_full());
+    // The directory can be removed once nothing is mounted on it.
+    drop(disk);
+    drop(bed);
+}
+
+/// Two hundred nodes at once: every statement is receipted in its order, and commits are shared, or this would take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_nodes_at_once_share_commits() {
+    const NODES: usize = 200;
+    const EACH: u64 = 10;
+    let bed = std::sync::Arc::new(Bed::new().await);
+    let enrolling = (0..NODES).map(|at| {
+        let bed = std::sync::Arc::clone(&bed);
+        tokio::spawn(async move { Node::enrolled(&bed, &format!("node-{at}")).await })
+    });
+    let mut nodes = Vec::new();
+    for enrolled in enrolling.collect::<Vec<_>>() {
+        nodes.push(enrolled.await.unwrap());
+    }
+    let began = std::time::Instant::now();
+    let speaking = nodes.into_iter().map(|node| {
+        let bed = std::sync::Arc::clone(&bed);
+        tokio::spawn(async move {
+            let (mut before, mut challenge) = (None, node.challenge(&bed).await);
+            for sequence in 0..EACH {
+                let next = node.sign(&said(sequence, before.as_ref(), challenge));
+                let answer = node.send(&bed, vec![next.clone()]).await.unwrap();
+                assert!(answer.fresh && answer.receipts.len() == 1);
+                (before, challenge) = (Some(next), Some(answer.challenge));
+            }
+        })
+    });
+    for spoken in speaking.collect::<Vec<_>>() {
+        spoken.await.unwrap();
+    }
+    let taken = bed.count("SELECT count(*) FROM attestations").await;
+    let rate = f64::from(u32::try_from(taken).unwrap()) / began.elapsed().as_secs_f64();
+    eprintln!("{taken} statements, {rate:.0} a second, signed and taken");
+    assert_eq!(
+        taken,
+        i64::try_from(NODES).unwrap() * i64::try_from(EACH).unwrap()
     );
 }
