@@ -38,31 +38,57 @@
     });
   });
 
-  // What is under the pointer, or holds the focus, does not move: the swap waits until it is left.
+  // A part is not swapped under somebody's hand: while the pointer moves over a row or a link, while a field is being filled in or
+  // text is selected, it waits. A pointer that only rests there stops nothing.
   const announce = document.getElementById('announce');
-  let before = new Set();
-  const ids = (part) => new Set([...part.querySelectorAll('[data-row]')].map((row) => row.dataset.row));
+  const STILL = 2000;
+  let moved = 0;
+  addEventListener('pointermove', () => { moved = performance.now(); }, { passive: true });
+  const filled = (field) => field.value !== field.defaultValue;
+  const busy = (part) => {
+    const holds = document.activeElement;
+    if (part.contains(holds) && holds.matches('input, select, textarea')) return true;
+    if ([...part.querySelectorAll('textarea, input:not([type=hidden])')].some(filled)) return true;
+    const chosen = getSelection();
+    if (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode)) return true;
+    return performance.now() - moved < STILL && part.querySelector(':is(a, button, summary, [data-row]):hover') !== null;
+  };
+  const later = (part) => {
+    if (!part.isConnected) return;
+    if (busy(part)) setTimeout(later, 500, part);
+    else {
+      delete part.dataset.waiting;
+      window.htmx.trigger(part, 'refresh');
+    }
+  };
+  let before = { rows: new Set(), open: [], link: null };
+  const rows = (part) => new Set([...part.querySelectorAll('[data-row]')].map((row) => row.dataset.row));
   document.addEventListener('htmx:beforeSwap', (event) => {
     const part = event.detail.target;
     if (!part.matches('[data-live]')) return;
-    before = ids(part);
-    if (part.matches(':hover') || part.contains(document.activeElement)) {
+    if (busy(part)) {
       event.detail.shouldSwap = false;
       if (part.dataset.waiting) return;
       part.dataset.waiting = '1';
-      part.addEventListener('mouseleave', () => {
-        delete part.dataset.waiting;
-        window.htmx.trigger(part, 'refresh');
-      }, { once: true });
+      setTimeout(later, 500, part);
+      return;
     }
+    const holds = part.contains(document.activeElement) ? document.activeElement : null;
+    before = {
+      rows: rows(part),
+      open: [...part.querySelectorAll('details')].map((one) => one.open),
+      link: holds && holds.getAttribute('href'),
+    };
   });
   document.addEventListener('htmx:afterSettle', (event) => {
     const part = document.getElementById(event.detail.target.id);
     tick();
     if (!part || !part.matches('[data-live]')) return;
+    [...part.querySelectorAll('details')].forEach((one, at) => { one.open = one.open || Boolean(before.open[at]); });
+    if (before.link) part.querySelector(`a[href="${CSS.escape(before.link)}"]`)?.focus({ preventScroll: true });
     let fresh = 0;
     for (const row of part.querySelectorAll('[data-row]')) {
-      if (before.has(row.dataset.row)) continue;
+      if (before.rows.has(row.dataset.row)) continue;
       row.classList.add('arrived');
       fresh += 1;
     }

@@ -80,6 +80,8 @@ pub const ROUTES: &[Route] = table! {
     GET "/nodes/{id}" VIEWER;
     GET "/violations" VIEWER;
     GET "/violations/{id}" VIEWER;
+    POST "/violations/{id}/acknowledge" ADMIN;
+    POST "/violations/{id}/resolve" ADMIN;
     GET "/images" VIEWER;
     POST "/api/v1/sessions" OPEN;
     DELETE "/api/v1/sessions" VIEWER;

@@ -29,11 +29,22 @@ fn entry(bytes: &[u8]) -> Option<String> {
     if rights > 7 {
         return None;
     }
-    let letters: String = [(4, 'r'), (2, 'w'), (1, 'x')]
+    Some(format!("{who}{}", letters(rights)))
+}
+
+fn letters(rights: u16) -> String {
+    [(4, 'r'), (2, 'w'), (1, 'x')]
         .iter()
         .map(|(bit, letter)| if rights & bit != 0 { *letter } else { '-' })
-        .collect();
-    Some(format!("{who}{letters}"))
+        .collect()
+}
+
+/// The list that a file without one has: its mode.
+#[must_use]
+pub fn of_mode(mode: u16) -> Vec<String> {
+    [("user", 6), ("group", 3), ("other", 0)]
+        .map(|(who, shift)| format!("{who}::{}", letters(mode >> shift & 7)))
+        .to_vec()
 }
 
 #[cfg(test)]
@@ -75,6 +86,14 @@ mod tests {
                 .map(str::to_owned)
                 .to_vec()
             )
+        );
+    }
+
+    #[test]
+    fn a_mode_is_a_list_of_three() {
+        assert_eq!(
+            of_mode(0o4640),
+            ["user::rw-", "group::r--", "other::---"].map(str::to_owned)
         );
     }
 

@@ -7,6 +7,7 @@ mod images;
 mod node;
 mod nodes;
 mod overview;
+mod review;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sentence;
@@ -19,7 +20,7 @@ mod violation;
 mod violations;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::door::people::People;
 
@@ -34,6 +35,8 @@ pub fn routes() -> Router<People> {
         .route("/nodes/{id}", get(node::page))
         .route("/violations", get(violations::page))
         .route("/violations/{id}", get(violation::page))
+        .route("/violations/{id}/acknowledge", post(review::acknowledge))
+        .route("/violations/{id}/resolve", post(review::resolve))
         .route("/images", get(images::page))
 }
 

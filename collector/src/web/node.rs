@@ -21,6 +21,8 @@ use crate::violations::view::ViolationView;
 
 /// Violations listed on the page; the rest is one click away.
 const LISTED: u32 = 50;
+/// Reasons of a verdict told in its sentence; what differs stands below it.
+const REASONS: usize = 3;
 /// Touched paths, verdicts and earlier images listed.
 const RECENT: u32 = 20;
 
@@ -190,10 +192,11 @@ fn lead(facts: &Facts) -> Markup {
     html! {
         p.lead {
             @if let Some(since) = row.verdict_since {
-                "The verdict is " b { (row.verdict.as_deref().unwrap_or("none").replace('-', " ")) } " since " (text::age(since, facts.now))
+                "The verdict became " b { (row.verdict.as_deref().unwrap_or("none").replace('-', " ")) } " " (text::age(since, facts.now))
                 @if !row.verdict_reasons.is_empty() {
                     ", because of "
-                    @for (at, reason) in row.verdict_reasons.iter().enumerate() { @if at > 0 { "; " } (text::encoded(reason)) }
+                    @for (at, reason) in row.verdict_reasons.iter().take(REASONS).enumerate() { @if at > 0 { "; " } (text::encoded(reason)) }
+                    @if row.verdict_reasons.len() > REASONS { " and " (row.verdict_reasons.len() - REASONS) " more" }
                 }
                 ". "
             }
@@ -262,7 +265,7 @@ fn differs(facts: &Facts) -> Markup {
     html! {
         h2 #differs { "What differs" }
         @if listed.is_empty() { p.none { "Nothing is open on this node." } } @else {
-            (violations::table(listed, facts.now))
+            (violations::table(listed, false, facts.now))
             @if more || facts.node.violations > 0 {
                 p.pages { a href=(address("/violations", &[("node", &facts.node.row.id)])) { "All " (facts.node.violations) " open ones" }
                     a href=(address("/violations", &[("node", &facts.node.row.id), ("status", "all")])) { "Resolved ones too" } }
@@ -280,7 +283,7 @@ fn review(facts: &Facts) -> Markup {
                 tbody { @for touched in &facts.touched {
                     tr data-row=(touched.id) id={ "t" (touched.id) } {
                         td data-label="Path" { div.cell { (text::path_to_copy(&touched.path)) } }
-                        td data-label="Event" { div.cell { (text::plain(&touched.event)) } }
+                        td data-label="Event" { div.cell { (text::plain(&touched.event.replace(',', ", "))) } }
                         td.num data-label="Writes" { div.cell { (touched.count) } }
                         td data-label="Who" { div.cell { (sentence::who(touched.actor.as_ref())) } }
                         td data-label="Last" { div.cell { (text::age(touched.last, facts.now)) } }
@@ -326,7 +329,7 @@ fn image(facts: &Facts) -> Markup {
 pub(super) fn provenance(commit: &str, repository: &str) -> Markup {
     html! {
         @if commit.is_empty() { span.none { "not known" } } @else { (text::hex(commit)) }
-        @if !repository.is_empty() { span.note { (text::plain(repository)) } }
+        @if !repository.is_empty() { span.note { (text::place(repository)) } }
     }
 }
 

@@ -44,9 +44,11 @@ pub(super) async fn page(
         @if summary.nodes == 0 { (empty()) } @else {
             (counted(&summary, &blind))
             (needs_a_person(&causes, &nodes, now))
-            (blind_section(&blind, now))
         }
-        (collector(&people, &summary, now))
+        div.cols {
+            @if summary.nodes > 0 { div { (blind_section(&blind, now)) } }
+            div { (collector(&people, &summary, now)) }
+        }
         @if summary.nodes > 0 { (month(&days)) }
     };
     Ok(shell::page(
@@ -161,7 +163,7 @@ fn needs_a_person(causes: &[Cause], nodes: &[(NodeRow, String)], now: Timestamp)
                 @for row in pending.iter().take(3) {
                     li data-row={ "pending-" (row.id) } {
                         (state::state("pending"))
-                        span.say { (text::plain(&row.name)) " asks to join the group " (text::plain(&row.group)) " without a token, since " (text::age(row.enrolled, now)) "." }
+                        span.say { (text::plain(&row.name)) " asks to join the group " (text::plain(&row.group)) " without a token, first " (text::age(row.enrolled, now)) "." }
                         a.act href={ "/nodes/" (row.id) } { "Look at it" }
                     }
                 }
@@ -183,7 +185,7 @@ fn cause_line(cause: &Cause, now: Timestamp) -> Markup {
                 span.note {
                     @if violation.actor.is_some() { "By " (sentence::who(violation.actor.as_ref())) ", " }
                     @else if violation.path.is_some() { "By whom is not known, " }
-                    "since " (text::age(cause.since, now))
+                    (text::age(cause.since, now))
                 }
             }
             @if cause.nodes > 1 {
@@ -301,7 +303,7 @@ fn collector(people: &People, summary: &Summary, now: Timestamp) -> Markup {
     html! {
         h2 #collector { "The collector itself" }
         dl.facts {
-            dt { "Running" } dd { "since " (text::age(people.app.started, now)) ", version " (env!("CARGO_PKG_VERSION")) }
+            dt { "Running" } dd { "started " (text::age(people.app.started, now)) ", version " (env!("CARGO_PKG_VERSION")) }
             dt { "Alerts" }
             dd {
                 @if channels == 0 { span.warn { "Nobody is told: no webhook is configured." } }

@@ -114,6 +114,9 @@ pub fn who(actor: Option<&Actor>) -> Markup {
     let Some(actor) = actor else {
         return html! { span.none { "not known" } };
     };
+    if actor.exe.is_none() && actor.user.is_none() && actor.auid.or(actor.uid).is_none() {
+        return html! { "process " (actor.pid) ", gone since" };
+    }
     html! {
         (user(actor))
         @if let Some(exe) = &actor.exe { " with " code { (text::encoded(base(exe))) } }
@@ -129,7 +132,7 @@ pub fn user(actor: &Actor) -> Markup {
         (Some(name), _) => text::plain(name),
         (None, Some(0)) => html! { "root" },
         (None, Some(id)) => html! { "user " (id) },
-        (None, None) => html! { "somebody" },
+        (None, None) => html! { "not known" },
     }
 }
 

@@ -157,6 +157,12 @@ fn shortened(whole: &str) -> String {
     format!("{head}…/{}…{tail}", &name[..cut(24)])
 }
 
+/// An address: breaks at `/`.
+#[must_use]
+pub fn place(text: &str) -> Markup {
+    html! { @for part in text.split_inclusive('/') { (plain(part)) @if part.ends_with('/') { wbr; } } }
+}
+
 /// A path with a button that copies it in the encoding that every command takes.
 #[must_use]
 pub fn path_to_copy(shown: &str) -> Markup {
@@ -178,11 +184,17 @@ pub fn digest(digest: &Digest) -> Markup {
 /// The same for anything already in hexadecimal digits.
 #[must_use]
 pub fn hex(whole: &str) -> Markup {
+    html! { span.keep { (digits(whole)) @if whole.chars().nth(DIGEST_DIGITS).is_some() { (copy(whole, "digest")) } } }
+}
+
+/// The first twelve digits alone.
+#[must_use]
+pub fn digits(whole: &str) -> Markup {
     let end = whole
         .char_indices()
         .nth(DIGEST_DIGITS)
         .map_or(whole.len(), |(at, _)| at);
-    html! { span.digest title=(whole) { (plain(&whole[..end])) } @if whole.len() > end { (copy(whole, "digest")) } }
+    html! { span.digest title=(whole) { (plain(&whole[..end])) } }
 }
 
 /// `12 s`, `3 min`, `6 h`, `4 days`.

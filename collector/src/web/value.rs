@@ -41,6 +41,8 @@ enum Value {
     Digest(String),
 }
 
+const ACCESS_LIST: &str = "xattr.system.posix_acl_access";
+
 /// The attributes that differ, by the names of `fields[]`. An entry added or removed shows all it has.
 #[must_use]
 pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -> Vec<Compared> {
@@ -63,16 +65,21 @@ pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -
     } else {
         fields.to_vec()
     };
+    let both = expected.is_some() && found.is_some();
     let differing = |name: &str| -> Option<Compared> {
-        let (a, b) = (
-            expected.as_ref().and_then(|entry| value(entry, name)),
-            found.as_ref().and_then(|entry| value(entry, name)),
-        );
+        let side = |entry: Option<&Entry>| {
+            let entry = entry?;
+            // Without a list of its own a file has the one that its mode says.
+            value(entry, name).or_else(|| {
+                (both && name == ACCESS_LIST).then(|| Value::Lines(acl::of_mode(entry.mode)))
+            })
+        };
+        let (a, b) = (side(expected.as_ref()), side(found.as_ref()));
         if a.is_none() && b.is_none() {
             return None;
         }
         let digest = matches!(a.as_ref().or(b.as_ref()), Some(Value::Digest(_)));
-        let (expected, found) = mark(a, b);
+        let (expected, found) = mark(a, b, both);
         Some(Compared {
             label: label(name),
             expected,
@@ -128,7 +135,7 @@ pub fn label(field: &str) -> String {
         "unreadable" => "could not be read".to_owned(),
         "mount" => "something is mounted here".to_owned(),
         "xattr.security.capability" => "capabilities".to_owned(),
-        "xattr.system.posix_acl_access" => "access list".to_owned(),
+        ACCESS_LIST => "access list".to_owned(),
         "xattr.system.posix_acl_default" => "default access list".to_owned(),
         "xattr.security.selinux" => "SELinux label".to_owned(),
         "xattr.security.ima" => "IMA signature".to_owned(),
@@ -260,7 +267,8 @@ fn flags(flags: &InodeFlags) -> Option<Vec<String>> {
 
 type Sides = (Option<Vec<Item>>, Option<Vec<Item>>);
 
-fn mark(a: Option<Value>, b: Option<Value>) -> Sides {
+/// `both`: there is an entry on both sides, so that an attribute of one side only differs.
+fn mark(a: Option<Value>, b: Option<Value>, both: bool) -> Sides {
     match (a, b) {
         (Some(Value::Places(a)), Some(Value::Places(b))) => {
             let (a, b) = places(&a, &b);
@@ -276,8 +284,8 @@ fn mark(a: Option<Value>, b: Option<Value>) -> Sides {
         (a, b) => {
             let same =
                 matches!((&a, &b), (Some(Value::Digest(a)), Some(Value::Digest(b))) if a == b);
-            let one_sided = a.is_none() || b.is_none();
-            (whole(a, !same && !one_sided), whole(b, !same && !one_sided))
+            let differs = !same && (both || (a.is_some() && b.is_some()));
+            (whole(a, differs), whole(b, differs))
         }
     }
 }
@@ -456,7 +464,23 @@ mod tests {
             ),
             ("attribute user.note", "-")
         );
-        assert_eq!(shown(rows[0].found.as_ref()), "hi\\012\\012");
+        assert_eq!(shown(rows[0].found.as_ref()), "[hi\\012\\012]");
+    }
+
+    #[test]
+    fn a_new_access_list_is_compared_with_what_the_mode_said() {
+        // user::rw-, user:33:rw-, group::r--, mask::rw-, other::---
+        let list = " xattr.system.posix_acl_access=AgAAAAEABgD/////AgAGACEAAAAEAAQA/////xAABgD/////IAAAAP////8=";
+        let (expected, found) = one(
+            "xattr.system.posix_acl_access",
+            &line("0640", ""),
+            &line("0660", list),
+        );
+        assert_eq!(expected, "user::rw- | group::r-- | other::---");
+        assert_eq!(
+            found,
+            "user::rw- | [user:33:rw-] | group::r-- | [mask::rw-] | other::---"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `/violations/ID`: what changed, is it bad, who did it, and what now.
 
+use attestation::digest::Digest;
+use attestation::statement::Actor;
 use attestation::time::Timestamp;
 use axum::Extension;
 use axum::extract::State;
 use maud::{Markup, html};
 
 use super::value::{self, Compared, Item};
-use super::{address, node, sentence, shell, state, text};
+use super::{address, node, review, sentence, shell, state, text};
 use crate::access::Person;
 use crate::alerts::{self, Delivery};
 use crate::api::Named;
@@ -36,18 +38,21 @@ pub(super) async fn page(
     let steps = reads::history(app, &id, STEPS).await?;
     let deliveries = alerts::deliveries(&app.store, Some(&id), None, STEPS).await?;
     let elsewhere = reads::elsewhere(app, &violation, ELSEWHERE).await?;
+    let assigned = assigned(&people, &violation).await?;
+    let node = reads::node(app, &violation.node).await?;
     let now = clock::now();
     let body = html! {
         p.crumbs { a href="/violations" { "Violations" } " / " a href={ "/nodes/" (violation.node) } { (text::plain(sentence::node_name(&violation))) } }
         h1 { (sentence::what(&violation)) }
         (lead(&violation, now))
         (what(&violation))
-        h2 #who { "Who" }
-        (who(&violation))
+        div.cols {
+            div { h2 #who { "Who" } (who(&violation)) }
+            div { h2 #from { "Expected from" } (expected_from(&violation, assigned.as_ref(), now)) }
+        }
         h2 #when { "When" }
         (when(&violation, &deliveries, people.app.settings.webhooks.is_empty()))
-        h2 #from { "Expected from" }
-        (expected_from(&violation))
+        (review::section(&violation, node.as_ref().map(|node| &node.row), person.role, now))
         (others(&elsewhere, now))
         h2 #history { "History" }
         (history(&steps, &deliveries))
@@ -67,11 +72,11 @@ fn lead(violation: &ViolationView, now: Timestamp) -> Markup {
         p.lead {
             @match violation.resolved {
                 Some(at) => { (state::state("resolved")) " " (text::age(at, now)) @if let Some(how) = &violation.resolution { ": " (text::plain(how)) } ". It was " }
-                None => { (state::state("open")) ", seen " (text::age(violation.detected, now)) ". It is " }
+                None => { (state::state("open")) ", seen " (text::age(violation.detected, now)) ", " }
             }
             (state::state(violation.severity.as_str())) "."
             @if violation.detail.get("late").is_some() { " Reported late: the statement that told it answered no open challenge." }
-            @if let Some(path) = &violation.path { " " span.mono { (text::encoded(path)) } (text::copy(path, "path")) }
+            @if let Some(path) = &violation.path { " " button.copy type="button" data-copy=(path) { "copy the path" } }
         }
     }
 }
@@ -82,7 +87,8 @@ fn what(violation: &ViolationView) -> Markup {
         violation.expected.as_deref(),
         violation.found.as_deref(),
     );
-    let gone = violation.expected.is_some() && violation.found.is_none();
+    let known = violation.expected.is_some();
+    let gone = known && violation.found.is_none();
     html! {
         h2 #what { "What" @if let Some(expect) = violation.expect { small { "the path is " (expect_word(expect)) } } }
         @if rows.is_empty() { (other(violation)) } @else {
@@ -92,8 +98,8 @@ fn what(violation: &ViolationView) -> Markup {
                 tbody { @for row in &rows {
                     tr {
                         th scope="row" { (text::encoded(&row.label)) }
-                        td.was data-label="Expected" { div.cell { (side(row, row.expected.as_ref(), "not there")) } }
-                        td data-label="Found" { div.cell { (side(row, row.found.as_ref(), if gone { "missing" } else { "not there" })) } }
+                        td.was.blank[!known] data-label="Expected" { div.cell { (side(row, row.expected.as_ref(), "not there")) } }
+                        td.blank[gone] data-label="Found" { div.cell { (side(row, row.found.as_ref(), if gone { "missing" } else { "not there" })) } }
                     }
                 } }
             }
@@ -119,8 +125,9 @@ fn side(row: &Compared, items: Option<&Vec<Item>>, nothing: &str) -> Markup {
     html! {
         @for item in items {
             span.item { @for piece in item {
-                @let shown = if row.digest { text::hex(&piece.text) } else { text::encoded(&piece.text) };
+                @let shown = if row.digest { text::digits(&piece.text) } else { text::encoded(&piece.text) };
                 @if piece.differs { mark.piece { (shown) } } @else { span.piece { (shown) } }
+                @if row.digest { (text::copy(&piece.text, "digest")) }
             } }
         }
     }
@@ -199,12 +206,7 @@ fn who(violation: &ViolationView) -> Markup {
             dt { "User" }
             dd {
                 b { (sentence::user(actor)) }
-                span.note {
-                    @if let Some(uid) = actor.uid { "uid " (uid) }
-                    @if let Some(euid) = actor.euid { @if actor.uid != Some(euid) { ", acting as " (euid) @if euid == 0 { " (root)" } } }
-                    @if let Some(auid) = actor.auid { ", logged in as " (auid) } @else { ", no login" }
-                    @if let Some(session) = actor.session { ", login session " (session) }
-                }
+                span.note { (identity(actor).join(", ")) }
             }
             @if let Some(cmdline) = &actor.cmdline { dt { "Command" } dd { code { (text::plain(cmdline)) } } }
             @if let Some(exe) = &actor.exe { dt { "Executable" } dd { (text::path(exe)) @if let Some(digest) = &actor.exe_sha256 { " " (text::digest(digest)) } } }
@@ -213,6 +215,27 @@ fn who(violation: &ViolationView) -> Markup {
             dt { "How sure" } dd { (sentence::confidence(actor)) }
         }
     }
+}
+
+/// The numbers behind the user.
+fn identity(actor: &Actor) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(uid) = actor.uid {
+        parts.push(format!("uid {uid}"));
+    }
+    if let Some(euid) = actor.euid.filter(|euid| actor.uid != Some(*euid)) {
+        let name = if euid == 0 { " (root)" } else { "" };
+        parts.push(format!("acting as {euid}{name}"));
+    }
+    match actor.auid {
+        Some(auid) => parts.push(format!("logged in as {auid}")),
+        None if actor.uid.is_some() => parts.push("no login".to_owned()),
+        None => parts.push("its user was not seen".to_owned()),
+    }
+    if let Some(session) = actor.session {
+        parts.push(format!("login session {session}"));
+    }
+    parts
 }
 
 fn when(violation: &ViolationView, deliveries: &[Delivery], nobody: bool) -> Markup {
@@ -241,17 +264,69 @@ fn when(violation: &ViolationView, deliveries: &[Delivery], nobody: bool) -> Mar
     }
 }
 
-fn expected_from(violation: &ViolationView) -> Markup {
+/// Who said that the node must be this image: the newest assignment of it to the node's group.
+struct Assigned {
+    group: String,
+    requested_by: String,
+    approved_by: String,
+    from: Timestamp,
+}
+
+async fn assigned(
+    people: &People,
+    violation: &ViolationView,
+) -> Result<Option<Assigned>, ProblemResponse> {
+    let Some(image) = violation
+        .image
+        .as_ref()
+        .and_then(|image| image.sha256.parse::<Digest>().ok())
+    else {
+        return Ok(None);
+    };
+    let row: Option<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT grp, requested_by, approved_by, from_time FROM assignments \
+         WHERE image = ? AND grp = (SELECT grp FROM nodes WHERE id = ?) ORDER BY from_time DESC LIMIT 1",
+    )
+    .bind(image.as_bytes().as_slice())
+    .bind(&violation.node)
+    .fetch_optional(people.app.store.read_pool())
+    .await?;
+    Ok(
+        row.map(|(group, requested_by, approved_by, from)| Assigned {
+            group,
+            requested_by,
+            approved_by,
+            from: Timestamp::from_micros(from),
+        }),
+    )
+}
+
+fn expected_from(violation: &ViolationView, assigned: Option<&Assigned>, now: Timestamp) -> Markup {
     html! {
         @match &violation.image {
             Some(image) => dl.facts {
                 dt { "Image" } dd { (text::plain(&image.name)) " " (text::plain(&image.version)) " " (text::hex(&image.sha256)) }
-                dt { "Repository" } dd { @if image.repository.is_empty() { span.none { "not told by the image" } } @else { (text::plain(&image.repository)) } }
+                dt { "Repository" } dd { @if image.repository.is_empty() { span.none { "not told by the image" } } @else { (repository(&image.repository)) } }
                 dt { "Commit" } dd { (node::provenance(&image.commit, "")) }
                 dt { "Author" } dd { @if image.author.is_empty() { span.none { "not told by the image" } } @else { (text::plain(&image.author)) } }
+                @if let Some(assigned) = assigned {
+                    dt { "Assigned" }
+                    dd {
+                        "to the group " (text::plain(&assigned.group)) " by " (text::plain(&assigned.requested_by)) ", " (text::age(assigned.from, now))
+                        @if assigned.approved_by != assigned.requested_by { ", approved by " (text::plain(&assigned.approved_by)) }
+                    }
+                }
             },
             None => p.none { "No image: this is not about a file of one." },
         }
+    }
+}
+
+/// A repository, as a link where a browser can follow it.
+fn repository(address: &str) -> Markup {
+    html! {
+        @if address.starts_with("https://") { a href=(address) rel="noopener noreferrer" { (text::place(address)) } }
+        @else { (text::place(address)) }
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) async fn page(
         h1 { (first_line(&filter, &listed, of_node.as_deref())) }
         (form(&filter))
         @if listed.items.is_empty() { (empty(&filter)) } @else {
-            (table(&listed.items, now))
+            (table(&listed.items, true, now))
             @if listed.next.is_some() || !filter.after.is_empty() {
                 p.pages {
                     @if !filter.after.is_empty() { a href=(filter.address("")) { "Newest" } }
@@ -168,23 +168,24 @@ fn empty(filter: &Filter) -> Markup {
 }
 
 /// Rows of violations; a node's page shows the same.
-pub(super) fn table(violations: &[ViolationView], now: Timestamp) -> Markup {
+/// There, on a node's page, every row is the same node's: `nodes` says whether to name it.
+pub(super) fn table(violations: &[ViolationView], nodes: bool, now: Timestamp) -> Markup {
     html! {
         table.violations {
             thead { tr {
-                th scope="col" { "Severity" } th scope="col" { "What" } th scope="col" { "Node" } th scope="col" { "Who" } th scope="col" { "Seen" } th scope="col" { "Status" }
+                th scope="col" { "Severity" } th scope="col" { "What" } @if nodes { th scope="col" { "Node" } } th scope="col" { "Who" } th scope="col" { "Seen" } th scope="col" { "Status" }
             } }
-            tbody { @for violation in violations { (row(violation, now)) } }
+            tbody { @for violation in violations { (row(violation, nodes, now)) } }
         }
     }
 }
 
-fn row(violation: &ViolationView, now: Timestamp) -> Markup {
+fn row(violation: &ViolationView, nodes: bool, now: Timestamp) -> Markup {
     html! {
         tr data-row=(violation.id) id={ "v" (violation.id) } {
             td data-label="Severity" { div.cell { (state::state(violation.severity.as_str())) } }
             td data-label="What" { div.cell { a href={ "/violations/" (violation.id) } { (what(violation)) } (sub(violation)) } }
-            td data-label="Node" { div.cell { a href={ "/nodes/" (violation.node) } { (text::plain(sentence::node_name(violation))) } } }
+            @if nodes { td data-label="Node" { div.cell { a href={ "/nodes/" (violation.node) } { (text::plain(sentence::node_name(violation))) } } } }
             td data-label="Who" { div.cell {
                 @if violation.actor.is_some() { (sentence::who(violation.actor.as_ref())) } @else { span.none { "not known" } }
             } }

@@ -1,0 +1,126 @@
+//! What a person may say of a violation, as a form that works without script.
+
+use axum::Extension;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, State};
+use axum::response::Redirect;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::text;
+use crate::access::Person;
+use crate::access::roles::Role;
+use crate::api::Named;
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+use crate::store::NodeRow;
+use crate::violations::review;
+use crate::violations::view::ViolationView;
+use attestation::time::Timestamp;
+
+#[derive(Deserialize)]
+pub(super) struct Said {
+    reason: String,
+}
+
+/// What was said, and what may be: nothing more once it is resolved.
+pub(super) fn section(
+    violation: &ViolationView,
+    node: Option<&NodeRow>,
+    role: Role,
+    now: Timestamp,
+) -> Markup {
+    if violation.resolved.is_some() {
+        return Markup::default();
+    }
+    let lasts = review::lasting(violation.kind, node);
+    let at = |what: &str| format!("/violations/{}/{what}", violation.id);
+    html! {
+        h2 #now { "What now" }
+        @if let Some(seen) = &violation.acknowledged {
+            p { "Acknowledged by " b { (text::plain(&seen.by)) } " " (text::age(seen.at, now)) ": " (text::plain(&seen.reason)) }
+        }
+        @if let Some(why) = lasts { p.soft { "No person can end it while it lasts: " (why) "." } }
+        @if role < Role::Admin { p.soft { "An administrator may acknowledge it." } } @else {
+            form.review method="post" action=(at("acknowledge")) {
+                label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what you found, a ticket, who was asked"; }
+                button.act.first[lasts.is_some()] type="submit" { @if violation.acknowledged.is_some() { "Acknowledge again" } @else { "Acknowledge" } }
+                @if lasts.is_none() { button.act.first type="submit" formaction=(at("resolve")) { "Resolve" } }
+            }
+            p.note {
+                "Acknowledging says that you have seen it as it now is; another finding at this path clears that. "
+                @if lasts.is_none() { "Resolving ends this one violation. " }
+                "Your name and the reason are kept in the history and told to every channel."
+            }
+        }
+    }
+}
+
+fn reason(form: Result<Form<Said>, FormRejection>) -> Result<String, ProblemResponse> {
+    form.map(|Form(said)| said.reason)
+        .map_err(|_| ProblemResponse::malformed("the form is not filled in"))
+}
+
+/// `POST /violations/{id}/acknowledge`.
+pub(super) async fn acknowledge(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    form: Result<Form<Said>, FormRejection>,
+) -> Result<Redirect, ProblemResponse> {
+    let seen = review::acknowledge(&people.app, &id, &reason(form)?, &person.user).await?;
+    Ok(Redirect::to(&format!("/violations/{}", seen.id)))
+}
+
+/// `POST /violations/{id}/resolve`.
+pub(super) async fn resolve(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    form: Result<Form<Said>, FormRejection>,
+) -> Result<Redirect, ProblemResponse> {
+    let ended = review::resolve(&people.app, &id, &reason(form)?, &person.user).await?;
+    Ok(Redirect::to(&format!("/violations/{}", ended.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::violations::view::{Acknowledged, Kind};
+    use crate::web::sample;
+
+    const NOW: Timestamp = Timestamp::from_micros(5_000_000);
+
+    #[test]
+    fn only_what_a_person_may_end_has_the_button_for_it() {
+        let mut violation = sample::violation();
+        violation.kind = Kind::Touched;
+        let shown = section(&violation, None, Role::Admin, NOW).into_string();
+        assert!(
+            shown.contains("/resolve\"") && shown.contains("/acknowledge\""),
+            "{shown}"
+        );
+        let viewer = section(&violation, None, Role::Viewer, NOW).into_string();
+        assert!(!viewer.contains("<form"), "{viewer}");
+        violation.resolved = Some(NOW);
+        assert_eq!(
+            section(&violation, None, Role::Admin, NOW).into_string(),
+            ""
+        );
+    }
+
+    #[test]
+    fn what_was_said_stays_text() {
+        let mut violation = sample::violation();
+        violation.acknowledged = Some(Acknowledged {
+            by: "ada".to_owned(),
+            at: NOW,
+            reason: "<b>fine</b>".to_owned(),
+        });
+        let shown = section(&violation, None, Role::Admin, NOW).into_string();
+        assert!(
+            shown.contains("&lt;b&gt;fine") && shown.contains("Acknowledge again"),
+            "{shown}"
+        );
+    }
+}
