@@ -109,7 +109,8 @@ impl Mark {
     /// Whether something happened to the object between the two. Directories change when what they hold does; that says
     /// nothing about them.
     pub(super) fn moved_from(&self, before: &Mark) -> bool {
-        !self.same(before) && !(self.is_directory() && before.is_directory())
+        let directories = self.is_directory() && before.is_directory();
+        !(directories || self.same(before))
     }
 
     /// Whether what was read then stands for what is there now.
@@ -309,8 +310,7 @@ impl Table {
     fn sort(&mut self) {
         self.sorted.retain(|slot| slot.rest & GONE == 0);
         self.gone = 0;
-        self.sorted
-            .sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        self.sorted.sort_unstable_by_key(|slot| slot.key);
         self.sorted.dedup_by(|one, other| one.key == other.key);
         self.sorted.shrink_to_fit();
     }
