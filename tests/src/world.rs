@@ -244,7 +244,7 @@ impl World {
 /// The commit that test images say they were built from.
 pub const COMMIT: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 /// And who wrote it.
-pub const AUTHOR: &str = "Ada Example <ada@example.org>";
+pub const AUTHOR: &str = "Release pipeline <release@example.org>";
 
 /// Where the statement of a manifest lies.
 pub fn statement_of(manifest: &Path) -> PathBuf {

@@ -208,7 +208,7 @@ fn image_show_has_the_promised_members() {
             "--commit",
             COMMIT,
             "--author",
-            "Ada",
+            "Release pipeline",
             "--repository",
             "https://git.example/base.git",
             "--ref",

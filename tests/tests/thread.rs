@@ -29,7 +29,7 @@ fn a_change_on_a_node_is_told_everywhere_and_resolved_when_it_is_undone() {
         fields: &["size", "sha256digest"],
         expected: Some("size=12"),
         found: Some("size=14"),
-        page: &["base", "1.0", &COMMIT[..12], "Ada Example"],
+        page: &["base", "1.0", &COMMIT[..12], "Release pipeline"],
     };
     let violation = told.everywhere(&world, Some(&doer).filter(|_| pristine_tests::is_root()));
     assert_eq!(violation["image"]["commit"], COMMIT);

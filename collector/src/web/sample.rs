@@ -36,7 +36,7 @@ pub(crate) fn violation() -> ViolationView {
             version: "12.7".to_owned(),
             commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
             repository: "https://git.example/images".to_owned(),
-            author: "Ada <ada@example.org>".to_owned(),
+            author: "Release pipeline <release@example.org>".to_owned(),
             sha256: "b".repeat(64),
         }),
         count: None,
