@@ -7,8 +7,9 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes read at once.
-pub(super) const BUFFER: usize = 512 * 1024;
+/// Bytes read at once: what stays in the nearest caches between the kernel's copy and the hash. Warm, on 11,000 small
+/// files, 512 KiB took 1.4 times as long, with twice the system time; 16 KiB and 128 KiB about a tenth longer.
+pub(super) const BUFFER: usize = 64 * 1024;
 /// Holes smaller than this are read like data.
 const SMALLEST_HOLE: u64 = 64 * 1024;
 /// From this size on, reading ahead is asked for.
