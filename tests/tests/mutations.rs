@@ -260,7 +260,7 @@ fn every_mutation_of_a_debian_root_is_told_everywhere() {
     something_mounted_over_a_file(&world, &root);
     a_file_in_an_ignored_place_is_not_told(&world, &root);
     a_change_undone_is_resolved_and_stays_for_review(&world, &root);
-    the_immutable_flag_is_found_when_the_agent_looks_again(&world, &root, &mut agent);
+    the_immutable_flag_is_found_by_a_rescan(&world, &root);
     assert!(agent.stop().success());
     world.check();
 }
@@ -357,15 +357,12 @@ fn a_change_undone_is_resolved_and_stays_for_review(world: &World, root: &Path) 
     );
 }
 
-fn the_immutable_flag_is_found_when_the_agent_looks_again(
-    world: &World,
-    root: &Path,
-    agent: &mut pristine_tests::agent::Agent,
-) {
+/// No event tells of it: a person asks for the rescan that would come by itself within ten minutes.
+fn the_immutable_flag_is_found_by_a_rescan(world: &World, root: &Path) {
     eprintln!("-- the immutable flag");
     let flagged = Immutable::set(&root.join("usr/bin/sort"));
-    agent.kill();
-    agent.begin();
+    let node = world.id("debian-1");
+    world.run(["node", "rescan", &node]).exits(0);
     let told = at(
         "./usr/bin/sort",
         &["flags"],
@@ -374,7 +371,7 @@ fn the_immutable_flag_is_found_when_the_agent_looks_again(
         &["immutable"],
     );
     let end = std::time::Instant::now() + LATER;
-    // The restart scans first; the usual patience begins after that.
+    // The node hears of it with its next heartbeat and reads every file first; the usual patience begins after that.
     while world.people.open("difference", "./usr/bin/sort").is_none()
         && std::time::Instant::now() < end
     {
