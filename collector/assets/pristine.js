@@ -80,6 +80,26 @@
       link: holds && holds.getAttribute('href'),
     };
   });
+  // Every message is followed by a request that began after it. Else one that comes while a part is being fetched, or before the
+  // stream is open, would be lost with the part that is replaced.
+  const asked = new Map();
+  let heard = 0;
+  document.addEventListener('htmx:beforeRequest', (event) => {
+    if (event.detail.elt.matches('[data-live]')) asked.set(event.detail.elt.id, performance.now());
+  });
+  let checking = 0;
+  const catchUp = () => {
+    checking = 0;
+    const behind = [...document.querySelectorAll('[data-live]')].filter((part) => (asked.get(part.id) ?? 0) < heard);
+    for (const part of behind) if (!busy(part)) window.htmx.trigger(part, 'refresh');
+    if (behind.length) checking = setTimeout(catchUp, 1500);
+  };
+  for (const told of ['htmx:sseOpen', 'htmx:sseMessage']) {
+    document.addEventListener(told, () => {
+      heard = performance.now();
+      checking ||= setTimeout(catchUp, 1500);
+    });
+  }
   document.addEventListener('htmx:afterSettle', (event) => {
     const part = document.getElementById(event.detail.target.id);
     tick();

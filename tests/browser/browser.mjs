@@ -1,7 +1,10 @@
 // A real browser at a real collector: how it is started, how it signs in, and what it must never have to say.
 // The task is one JSON object on standard input; the package comes from the folder that it names.
 
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 export const task = JSON.parse(await text(process.stdin));
@@ -13,8 +16,18 @@ const QUIET = [
   '--disable-sync', '--disable-default-apps', '--disable-domain-reliability', '--disable-client-side-phishing-detection',
 ];
 
+// Crash reports go below the home directory, whatever the profile: a test leaves nothing in the caller's.
+const home = mkdtempSync(join(tmpdir(), 'pristine-browser-'));
+process.on('exit', () => rmSync(home, { recursive: true, force: true }));
+
 /** Starts the browser with a profile of its own, which is gone with it. */
-export const start = () => chromium.launch({ executablePath: task.chromium, headless: true, args: QUIET });
+export const start = () =>
+  chromium.launch({
+    executablePath: task.chromium,
+    headless: true,
+    args: QUIET,
+    env: { ...process.env, HOME: home, XDG_CONFIG_HOME: join(home, 'config'), XDG_CACHE_HOME: join(home, 'cache') },
+  });
 
 /** A fresh visitor. What the console or the content security policy complains about is kept in `complaints`. */
 export async function visitor(browser, { width = 1280, height = 900, dark = false, script = true } = {}) {

@@ -1,7 +1,7 @@
 // What an operator does in the first minutes, checked in a browser. `tests/tests/browser.rs` starts the fleet and then this.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { overhang, signIn, start, task, visitor } from './browser.mjs';
 
@@ -123,7 +123,8 @@ try {
   step('what is being typed is left alone, and what was said stands in the history');
   await written.getByRole('link').first().click();
   await page.getByLabel('Reason').fill('see <b>ticket</b> 17');
-  writeFileSync(join(task.root, 'srv/www/empty'), 'no more, again\n');
+  // Added to, not written anew: emptied, the file would be for a moment what its image says, and this violation over.
+  appendFileSync(join(task.root, 'srv/www/empty'), 'and more\n');
   await page.waitForResponse((response) => response.url() === page.url());
   await page.waitForTimeout(500);
   assert.equal(await page.getByLabel('Reason').inputValue(), 'see <b>ticket</b> 17');
