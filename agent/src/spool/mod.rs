@@ -18,6 +18,8 @@ use attestation::digest::Digest;
 use self::segment::{Kind, Record, Segment};
 use crate::durable;
 
+mod disk;
+mod place;
 mod segment;
 
 pub use self::segment::SEGMENT_BYTES;
@@ -333,57 +335,6 @@ impl Spool {
         whole
     }
 
-    /// Sets everything without a receipt aside, and goes on from another place of the chain. Returns what was set aside.
-    pub fn reposition(&mut self, to: Position) -> Result<Vec<Outgoing>, SpoolError> {
-        let cut = self.unsent;
-        let mut aside = Vec::new();
-        for kept in self.kept.iter().skip(self.first_unsent()) {
-            aside.push(self.outgoing(kept)?);
-        }
-        self.keep_aside(&aside);
-        let record = Record {
-            kind: Kind::Repositioned,
-            quiet: to.previous.is_some(),
-            sequence: to.sequence,
-            digest: to.previous.unwrap_or(Digest::ZERO),
-        };
-        if let Err(error) = self
-            .write(&record, &cut.to_le_bytes())
-            .and_then(|()| self.sync())
-        {
-            // Without the mark a restart would send what was set aside: the collector then refuses or knows it.
-            self.failing = Some(error.to_string());
-        }
-        self.apply_reposition(cut, to);
-        Ok(aside)
-    }
-
-    fn apply_reposition(&mut self, cut: u64, to: Position) {
-        self.kept
-            .retain(|kept| kept.sequence < cut.min(to.sequence));
-        self.position = to;
-        self.unsent = to.sequence;
-    }
-
-    /// Writes what was set aside as files, for a person; best effort, bounded.
-    fn keep_aside(&self, aside: &[Outgoing]) {
-        if aside.is_empty() {
-            return;
-        }
-        let directory = self.directory.join("aside");
-        let written = durable::private_directory(&directory).and_then(|()| {
-            let held = std::fs::read_dir(&directory)?.count();
-            for outgoing in aside.iter().take(ASIDE_FILES.saturating_sub(held)) {
-                let name = format!("{:012}-{}.json", outgoing.sequence, outgoing.payload);
-                durable::replace(&directory.join(name), &outgoing.envelope)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "keep statements that were set aside");
-        }
-    }
-
     fn outgoing(&self, kept: &Kept) -> Result<Outgoing, SpoolError> {
         let failed = |source| SpoolError::Read {
             sequence: kept.sequence,
@@ -405,157 +356,6 @@ impl Spool {
         })
     }
 
-    /// Writes what is only in memory, in order, and syncs.
-    fn settle(&mut self) -> io::Result<()> {
-        let mut settled = Vec::new();
-        let mut outcome = Ok(());
-        for index in 0..self.kept.len() {
-            let Some(kept) = self.kept.get_mut(index) else {
-                break;
-            };
-            let Stored::Memory(bytes) = &mut kept.at else {
-                continue;
-            };
-            let bytes = std::mem::take(bytes);
-            let record = Record {
-                kind: Kind::Statement,
-                quiet: kept.quiet,
-                sequence: kept.sequence,
-                digest: kept.payload,
-            };
-            let written = self
-                .write(&record, &bytes)
-                .and_then(|()| self.last_place(bytes.len()));
-            if let Some(kept) = self.kept.get_mut(index) {
-                kept.at = Stored::Memory(bytes);
-            }
-            match written {
-                Ok(place) => settled.push((index, place)),
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
-        // What was written before the disk refused counts, and is not written again.
-        self.sync()?;
-        for (index, (segment, offset)) in settled {
-            if let Some(kept) = self.kept.get_mut(index) {
-                kept.at = Stored::Disk { segment, offset };
-            }
-        }
-        outcome
-    }
-
-    fn last_place(&self, length: usize) -> io::Result<(usize, u64)> {
-        let number = self.used.back().copied().ok_or(io::ErrorKind::NotFound)?;
-        let segment = self.segments.get(number).ok_or(io::ErrorKind::NotFound)?;
-        Ok((
-            number,
-            segment
-                .end()
-                .saturating_sub(u64::try_from(length).unwrap_or(0)),
-        ))
-    }
-
-    fn write(&mut self, record: &Record, body: &[u8]) -> io::Result<()> {
-        if !self.current_has_room(segment::record_bytes(body.len())) {
-            self.begin_segment()?;
-        }
-        let number = self.used.back().copied().ok_or(io::ErrorKind::NotFound)?;
-        let segment = self
-            .segments
-            .get_mut(number)
-            .ok_or(io::ErrorKind::NotFound)?;
-        segment.append(record, body)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let Some(segment) = self
-            .used
-            .back()
-            .and_then(|number| self.segments.get(*number))
-        else {
-            return Ok(());
-        };
-        segment.sync()
-    }
-
-    fn begin_segment(&mut self) -> io::Result<()> {
-        // What the last segment holds must be on disk before its end is taken for the end of the spool.
-        self.sync()?;
-        if self.free.is_empty() && self.oldest_is_receipted() {
-            self.recycle_oldest();
-        }
-        let number = self.free.pop().ok_or(io::ErrorKind::StorageFull)?;
-        let begun = match self.segments.get_mut(number) {
-            Some(segment) => segment.begin(self.generation + 1),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
-        if let Err(error) = begun {
-            self.free.push(number);
-            return Err(error);
-        }
-        self.generation += 1;
-        self.used.push_back(number);
-        // A segment that is used over again takes the marks with it: say them again in the new one.
-        let unsent = Record {
-            kind: Kind::Receipted,
-            quiet: false,
-            sequence: self.unsent,
-            digest: Digest::ZERO,
-        };
-        match self.segments.get_mut(number) {
-            Some(segment) => segment.append(&unsent, &[]),
-            None => Ok(()),
-        }
-    }
-
-    fn current_has_room(&self, needed: u64) -> bool {
-        self.used
-            .back()
-            .and_then(|number| self.segments.get(*number))
-            .is_some_and(|segment| segment.room() >= needed)
-    }
-
-    fn memory_has_room(&self, more: usize) -> bool {
-        let (mut statements, mut bytes) = (0_usize, more);
-        for kept in self.kept.iter().rev() {
-            let Stored::Memory(held) = &kept.at else {
-                break;
-            };
-            statements += 1;
-            bytes = bytes.saturating_add(held.len());
-        }
-        statements <= MEMORY_STATEMENTS && bytes <= MEMORY_BYTES
-    }
-
-    /// Whether the oldest segment may be used over again: it is not the one being written to, and holds nothing that
-    /// waits, nor the newest statement.
-    fn oldest_is_receipted(&self) -> bool {
-        if self.used.len() < 2 {
-            return false;
-        }
-        let Some(oldest) = self.used.front() else {
-            return false;
-        };
-        let newest = self.position.sequence.saturating_sub(1);
-        self.kept
-            .iter()
-            .filter(|kept| matches!(kept.at, Stored::Disk { segment, .. } if segment == *oldest))
-            .all(|kept| kept.sequence < self.unsent && kept.sequence < newest)
-    }
-
-    fn recycle_oldest(&mut self) {
-        let Some(oldest) = self.used.pop_front() else {
-            return;
-        };
-        self.kept
-            .retain(|kept| !matches!(kept.at, Stored::Disk { segment, .. } if segment == oldest));
-        self.free.push(oldest);
-        self.order_free();
-    }
-
     /// Forgets receipted statements beyond the ring; their segments are used over again when space is needed.
     fn trim_ring(&mut self) {
         let mut receipted = self.first_unsent();
@@ -574,64 +374,9 @@ impl Spool {
         }
     }
 
-    /// Segments with space of their own are used first, also where the disk is full.
-    fn order_free(&mut self) {
-        let segments = &self.segments;
-        self.free.sort_by_key(|number| {
-            let allocated = segments
-                .get(*number)
-                .is_some_and(|segment| segment.not_preallocated().is_none());
-            (allocated, std::cmp::Reverse(*number))
-        });
-    }
-
     fn first_unsent(&self) -> usize {
         self.kept
             .partition_point(|kept| kept.sequence < self.unsent)
-    }
-
-    /// Reads a segment back in.
-    fn replay(&mut self, number: usize) -> io::Result<()> {
-        let Some(segment) = self.segments.get_mut(number) else {
-            return Ok(());
-        };
-        let records = segment.replay()?;
-        for (record, offset, length, body) in records {
-            match record.kind {
-                Kind::Statement => {
-                    // A hole, or a sequence told twice: what lies before it is no longer one run to send.
-                    if self.position.sequence != record.sequence && !self.kept.is_empty() {
-                        self.kept.retain(|kept| kept.sequence < record.sequence);
-                    }
-                    if self.kept.is_empty() && self.unsent == 0 {
-                        self.unsent = record.sequence;
-                    }
-                    self.kept.push_back(Kept {
-                        sequence: record.sequence,
-                        payload: record.digest,
-                        quiet: record.quiet,
-                        length,
-                        at: Stored::Disk {
-                            segment: number,
-                            offset,
-                        },
-                    });
-                    self.position = Position {
-                        sequence: record.sequence + 1,
-                        previous: Some(record.digest),
-                    };
-                }
-                Kind::Receipted => self.unsent = record.sequence,
-                Kind::Repositioned => {
-                    let to = Position {
-                        sequence: record.sequence,
-                        previous: record.quiet.then_some(record.digest),
-                    };
-                    self.apply_reposition(body, to);
-                }
-            }
-        }
-        Ok(())
     }
 }
 
