@@ -5,32 +5,30 @@
 
 mod decide;
 mod references;
+mod steps;
+mod weather;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
-use attestation::statement::Gap;
 use attestation::wire::{
     AttestationsAnswer, ChallengeAnswer, ChallengeRequest, MAX_STATEMENTS, Problem, Request,
     RequestKind,
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::rand::SystemRandom;
 
-use self::decide::{
-    Backoff, ReceiptRules, Refusal, Step, by_problem, by_refused, by_standing, position, receipted,
-};
+use self::decide::{Backoff, ReceiptRules, by_refused, by_standing, position, receipted};
 use self::references::References;
 use crate::chain::{Chain, ChainError};
 use crate::clock;
 use crate::event::{AgentEvent, Observer};
 use crate::identity::Identity;
 use crate::image::{ImageStore, Publishers};
-use crate::journal;
 use crate::link::Link;
 use crate::spool::Outgoing;
 use crate::status::Board;
-use crate::transport::{self, Answer, TransportError};
+use crate::transport::{self, TransportError};
 
 /// Bytes of statements in one request (FORMATS.md 5.4), what stands around them left free.
 const BATCH_BYTES: usize = 4 * 1024 * 1024 - 4096;
@@ -291,151 +289,6 @@ impl Uplink {
                     "the collector asks for what this version does not do"
                 ),
             }
-        }
-    }
-
-    /// A request that was refused as a whole: either a step, or the error to wait after.
-    fn refused_whole(
-        &mut self,
-        answer: &Answer,
-        statements: usize,
-    ) -> Result<ExchangeError, ExchangeError> {
-        let problem = answer.problem();
-        let chain = Arc::clone(&self.parts.chain);
-        let refusal = by_problem(
-            &problem,
-            statements,
-            |expected| chain.compare(expected),
-            self.jump_announced,
-        );
-        Ok(match refusal {
-            Refusal::Later => {
-                // A budget lets few through while it does not let many.
-                if problem.status == 429 {
-                    self.statements = (statements / 4).clamp(1, MAX_STATEMENTS);
-                }
-                TransportError::Refused(Box::new(problem)).into()
-            }
-            Refusal::UnknownNode => ExchangeError::UnknownNode,
-            Refusal::Split => {
-                self.statements = 1;
-                TransportError::Refused(Box::new(problem)).into()
-            }
-            Refusal::Step(step) => {
-                self.perform(&step)?;
-                TransportError::Refused(Box::new(problem)).into()
-            }
-        })
-    }
-
-    /// Signing again and syncing take milliseconds, and only happen after a restore or a refusal.
-    fn perform(&mut self, step: &Step) -> Result<(), ExchangeError> {
-        match step {
-            Step::Continue => {}
-            Step::Resend(sequence) => {
-                tracing::warn!(
-                    sequence,
-                    "the collector was restored: sending again from there"
-                );
-                if !self.parts.chain.resend_from(*sequence) {
-                    self.reposition(None, false, Some("lost"), 0)?;
-                }
-            }
-            Step::Reposition {
-                to,
-                rewound,
-                gap,
-                skip,
-            } => self.reposition(*to, *rewound, *gap, *skip)?,
-        }
-        Ok(())
-    }
-
-    fn reposition(
-        &mut self,
-        to: Option<crate::spool::Position>,
-        rewound: bool,
-        cause: Option<&'static str>,
-        skip: usize,
-    ) -> Result<(), ExchangeError> {
-        let now = clock::now();
-        let from = self.last_contact().unwrap_or(now);
-        let gap = cause.map(|cause| Gap {
-            from,
-            to: Some(now),
-            cause: cause.to_owned(),
-            paths: Vec::new(),
-            paths_total: None,
-        });
-        let told = self
-            .parts
-            .chain
-            .reposition(to, rewound, gap.as_ref(), skip)?;
-        tracing::warn!(
-            rewound,
-            cause,
-            told,
-            skip,
-            ?to,
-            "the chain goes on from another place"
-        );
-        self.jump_announced = cause == Some("lost");
-        self.parts.link.order(|orders| {
-            orders.retell = true;
-            orders.gaps.extend(gap);
-        });
-        Ok(())
-    }
-
-    fn last_contact(&self) -> Option<attestation::time::Timestamp> {
-        self.parts.board.snapshot().collector.last_contact
-    }
-
-    fn reached(&mut self) {
-        self.backoff.reset();
-        if self.away {
-            self.away = false;
-            tracing::info!(url = %self.base(), "the collector answers again");
-            self.parts.observer.tell(AgentEvent::CollectorBack);
-        }
-        let url = self.base();
-        self.parts
-            .board
-            .update(|status| status.collector.url = Some(url));
-    }
-
-    async fn failed(&mut self, error: ExchangeError) {
-        // The collector that comes back may be another than the one that went.
-        self.heard = false;
-        let text = journal::chain(&error);
-        if matches!(error, ExchangeError::UnknownNode) {
-            tracing::error!(node = %self.parts.identity.node, "{error}");
-            self.parts.observer.tell(AgentEvent::UnknownNode);
-        } else if !self.away {
-            tracing::warn!(url = %self.base(), error = %text, "the collector does not answer as it should");
-            self.parts.observer.tell(AgentEvent::CollectorAway {
-                error: text.clone(),
-            });
-        }
-        self.away = true;
-        self.parts
-            .board
-            .update(|status| status.collector.error = Some(text));
-        let doors = self.parts.collectors.len().max(1);
-        self.at = (self.at + 1) % doors;
-        let mut wait = self.backoff.next(self.random());
-        if matches!(error, ExchangeError::UnknownNode) {
-            wait = wait.max(UNKNOWN_WAIT);
-        }
-        tokio::time::sleep(wait).await;
-    }
-
-    fn random(&self) -> u32 {
-        let mut bytes = [0; 4];
-        match self.random.fill(&mut bytes) {
-            Ok(()) => u32::from_le_bytes(bytes),
-            // Jitter is a courtesy, no secret.
-            Err(_) => std::process::id(),
         }
     }
 }
