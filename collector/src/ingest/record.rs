@@ -1,31 +1,34 @@
 //! The writer's part: order, forks, and everything that follows from a statement, in one transaction.
 
+mod again;
+mod flood;
+mod kept;
+mod verdict;
+
 use std::sync::Arc;
 
 use attestation::appraisal::Verdict;
-use attestation::digest::Digest;
 use attestation::dsse::Envelope;
-use attestation::statement::{Statement, Subject, VerdictStatement};
 use attestation::time::Timestamp;
 use attestation::wire::{Expected, Refused};
 use serde_json::json;
-use sqlx::Row;
 
+use self::again::{before, replay};
+pub use self::flood::flood;
+use self::kept::{keep_statement, touched};
+use self::verdict::set_verdict;
 use super::refusal::{Code, Refusal, note};
 use super::sequence::{Place, expected, place};
 use super::{Listed, Prepared};
-use crate::events::{Event, NodeEvent, VerdictEvent};
+use crate::events::{Event, NodeEvent};
 use crate::keys::CollectorKeys;
-use crate::log::{self, Leaf};
 use crate::metrics::{Metrics, VerdictLabel};
 use crate::problem::ProblemResponse;
 use crate::settings::CollectorSettings;
 use crate::state::AppState;
-use crate::store::nodes::to_sql;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
-use crate::violations::steps::{Change, Facts, event, steps};
-use crate::violations::store::{Channels, apply, open_of, open_of_kind};
-use crate::violations::view::{Kind, Step};
+use crate::violations::steps::{Facts, steps};
+use crate::violations::store::{Channels, apply, open_of};
 
 /// A statement that is refused before it comes to the writer.
 pub struct Refuse {
@@ -210,133 +213,6 @@ async fn one(
     }
 }
 
-/// A sequence that was taken already: the same bytes get the same receipt, other bytes are a fork.
-async fn before(
-    tx: &mut Writing,
-    office: &Office,
-    node: &mut NodeRow,
-    prepared: &Prepared,
-) -> Result<Outcome, StoreError> {
-    let payload = prepared.payload.as_bytes().as_slice();
-    let known: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT envelope FROM receipts WHERE payload = ?")
-            .bind(payload)
-            .fetch_optional(&mut tx.connection)
-            .await?;
-    if let Some(bytes) = known {
-        office.metrics.repeated.inc();
-        let receipt = Envelope::from_json(&bytes)
-            .map_err(|error| StoreError::corrupt(format!("receipts.envelope: {error}")))?;
-        return Ok(Outcome::Told(receipt));
-    }
-    let said = prepared.statement.predicate();
-    let rows = sqlx::query("SELECT payload FROM attestations WHERE node = ? AND sequence = ?")
-        .bind(&node.id)
-        .bind(to_sql(said.sequence))
-        .fetch_all(&mut tx.connection)
-        .await?;
-    let payloads = rows
-        .iter()
-        .map(|row| row.try_get::<Vec<u8>, _>("payload"))
-        .collect::<Result<Vec<_>, _>>()?;
-    let Some(other) = payloads.iter().find(|other| other.as_slice() != payload) else {
-        return Ok(Outcome::Refused(Code::Sequence));
-    };
-    if payloads.iter().any(|stored| stored == payload) {
-        return Ok(Outcome::Refused(Code::Fork));
-    }
-    let other: [u8; 32] = other
-        .as_slice()
-        .try_into()
-        .map_err(|_bad| StoreError::corrupt("attestations.payload"))?;
-    fork(tx, office, node, prepared, Digest::from_bytes(other)).await?;
-    Ok(Outcome::Refused(Code::Fork))
-}
-
-/// Both statements are kept as proof; the node is forked until re-enrolment is approved.
-async fn fork(
-    tx: &mut Writing,
-    office: &Office,
-    node: &mut NodeRow,
-    prepared: &Prepared,
-    other: Digest,
-) -> Result<(), StoreError> {
-    let reasons = vec!["fork".to_owned()];
-    keep_statement(
-        tx,
-        office,
-        node,
-        prepared,
-        Some(Verdict::Forked),
-        &reasons,
-        false,
-    )
-    .await?;
-    node.forked = true;
-    let said = prepared.statement.predicate();
-    let mut detail = serde_json::Map::new();
-    detail.insert("sequence".to_owned(), json!(said.sequence));
-    detail.insert("payloads".to_owned(), json!([other, prepared.payload]));
-    once(tx, office, node, Kind::Fork, detail, Some(prepared.payload)).await?;
-    set_verdict(tx, office, node, Some(Verdict::Forked), &reasons, prepared).await?;
-    tx.put_node(node.clone()).await
-}
-
-/// Another node's bytes: not stored as evidence of that node, but told.
-async fn replay(
-    tx: &mut Writing,
-    office: &Office,
-    node: &NodeRow,
-    envelope: &Envelope,
-) -> Result<(), StoreError> {
-    let of = envelope
-        .peek_header()
-        .ok()
-        .and_then(|header| header.subject.first().map(|subject| subject.name.clone()));
-    let mut detail = serde_json::Map::new();
-    detail.insert("of".to_owned(), json!(of));
-    detail.insert("payload".to_owned(), json!(envelope.payload_digest()));
-    once(tx, office, node, Kind::Replay, detail, None).await
-}
-
-/// Opens the violation of a kind without a path, or updates it where it says something else.
-async fn once(
-    tx: &mut Writing,
-    office: &Office,
-    node: &NodeRow,
-    kind: Kind,
-    detail: serde_json::Map<String, serde_json::Value>,
-    evidence: Option<Digest>,
-) -> Result<(), StoreError> {
-    let open = open_of_kind(tx, &node.id, kind).await?;
-    let mut violation = event(
-        &node.id,
-        &node.name,
-        kind,
-        office.received,
-        detail,
-        uuid::Uuid::now_v7().to_string(),
-    );
-    let step = match open {
-        Some(open) if open.detail == violation.detail => return Ok(()),
-        Some(open) => {
-            violation.id = open.id;
-            violation.opened = open.opened;
-            violation.detected = open.detected;
-            Step::Updated
-        }
-        None => Step::Opened,
-    };
-    apply(
-        tx,
-        &Change { step, violation },
-        office.received,
-        evidence,
-        &office.channels(),
-    )
-    .await
-}
-
 /// In sequence and by the right key: stored, whatever it says.
 async fn take(
     tx: &mut Writing,
@@ -416,77 +292,6 @@ fn advance(node: &mut NodeRow, prepared: &Prepared, received: Timestamp, jumped:
     });
 }
 
-/// Evidence, the statement's row, its leaf, and its receipt where it gets one.
-async fn keep_statement(
-    tx: &mut Writing,
-    office: &Office,
-    node: &NodeRow,
-    prepared: &Prepared,
-    verdict: Option<Verdict>,
-    reasons: &[String],
-    receipted: bool,
-) -> Result<(), StoreError> {
-    let said = prepared.statement.predicate();
-    let payload = prepared.payload.as_bytes().as_slice();
-    log::keep(
-        tx,
-        "attestation",
-        &prepared.payload,
-        &prepared.statement.envelope().to_json(),
-        office.received,
-    )
-    .await?;
-    sqlx::query("INSERT INTO attestations (node, sequence, payload, received, fresh, verdict, reasons) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(&node.id)
-        .bind(to_sql(said.sequence))
-        .bind(payload)
-        .bind(office.received.as_micros())
-        .bind(prepared.fresh)
-        .bind(verdict.map(Verdict::as_str))
-        .bind(json!(reasons).to_string())
-        .execute(&mut tx.connection)
-        .await?;
-    if receipted {
-        sqlx::query("INSERT INTO receipts (payload, envelope) VALUES (?, ?)")
-            .bind(payload)
-            .bind(prepared.receipt.to_json())
-            .execute(&mut tx.connection)
-            .await?;
-    }
-    let leaf = Leaf {
-        kind: "attestation",
-        at: office.received,
-        node: Some(&node.id),
-        sequence: Some(said.sequence),
-        digest: prepared.payload,
-        more: json!({"fresh": prepared.fresh, "verdict": verdict}),
-    };
-    log::append(tx, &leaf).await
-}
-
-async fn touched(tx: &mut Writing, node: &NodeRow, prepared: &Prepared) -> Result<(), StoreError> {
-    let said = prepared.statement.predicate();
-    for touched in &said.touched {
-        let actor = touched
-            .actor
-            .as_ref()
-            .and_then(|actor| serde_json::to_string(actor).ok());
-        sqlx::query("INSERT INTO touched (id, node, path, event, count, first, last, actor, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(uuid::Uuid::now_v7().to_string())
-            .bind(&node.id)
-            .bind(touched.path.to_string())
-            .bind(&touched.event)
-            .bind(to_sql(touched.count))
-            .bind(touched.first.as_micros())
-            .bind(touched.last.as_micros())
-            .bind(actor)
-            .bind(to_sql(said.sequence))
-            .execute(&mut tx.connection)
-            .await?;
-    }
-    Ok(())
-}
-
 async fn violations(
     tx: &mut Writing,
     office: &Office,
@@ -532,113 +337,4 @@ async fn violations(
         .await?;
     }
     Ok(())
-}
-
-/// A changed verdict is signed, kept and told.
-async fn set_verdict(
-    tx: &mut Writing,
-    office: &Office,
-    node: &mut NodeRow,
-    verdict: Option<Verdict>,
-    reasons: &[String],
-    prepared: &Prepared,
-) -> Result<(), StoreError> {
-    node.verdict_at = Some(office.received);
-    node.verdict_reasons = reasons.to_vec();
-    let was = node
-        .verdict
-        .as_deref()
-        .and_then(|was| was.parse::<Verdict>().ok());
-    if verdict == was {
-        return Ok(());
-    }
-    node.verdict = verdict.map(|verdict| verdict.as_str().to_owned());
-    node.verdict_since = Some(office.received);
-    let sequence = prepared.statement.predicate().sequence;
-    sqlx::query("INSERT INTO verdict_changes (node, at, sequence, verdict, was, reasons) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(&node.id)
-        .bind(office.received.as_micros())
-        .bind(to_sql(sequence))
-        .bind(verdict.map(Verdict::as_str))
-        .bind(was.map(Verdict::as_str))
-        .bind(json!(reasons).to_string())
-        .execute(&mut tx.connection)
-        .await?;
-    if let Some(verdict) = verdict {
-        sign_verdict(tx, office, node, verdict, reasons, prepared).await?;
-    }
-    tx.journal_changed();
-    tx.event(Event::Verdict(VerdictEvent {
-        node: node.id.clone(),
-        name: node.name.clone(),
-        verdict,
-        was,
-        reasons: reasons.to_vec(),
-        at: office.received,
-        sequence,
-    }));
-    Ok(())
-}
-
-async fn sign_verdict(
-    tx: &mut Writing,
-    office: &Office,
-    node: &NodeRow,
-    verdict: Verdict,
-    reasons: &[String],
-    prepared: &Prepared,
-) -> Result<(), StoreError> {
-    let tree = prepared
-        .statement
-        .statement()
-        .tree()
-        .unwrap_or(Digest::ZERO);
-    let said = VerdictStatement {
-        verdict,
-        reasons: reasons.to_vec(),
-        received: office.received,
-        attestation: prepared.payload,
-        image: prepared.image.as_ref().map(|image| image.payload),
-        assignment: prepared.assignment,
-        pins: None,
-    };
-    let statement = Statement::about(Subject::of_tree(node.id.clone(), &tree), said);
-    let envelope = Envelope::sign(statement.to_payload(), &office.keys.verdict)
-        .map_err(|error| StoreError::corrupt(error.to_string()))?;
-    log::keep(
-        tx,
-        "verdict",
-        &envelope.payload_digest(),
-        &envelope.to_json(),
-        office.received,
-    )
-    .await
-}
-
-/// The node sends more than its budget: told once, until it keeps within it again.
-pub async fn flood(
-    state: &AppState,
-    node: &NodeRow,
-    received: Timestamp,
-) -> Result<(), StoreError> {
-    let office = Office::new(state, node, received, false);
-    let node = node.clone();
-    state
-        .store
-        .write(move |tx| {
-            Box::pin(async move {
-                if open_of_kind(tx, &node.id, Kind::Flood).await?.is_some() {
-                    return Ok(());
-                }
-                let limits = &office.settings.limits;
-                let mut detail = serde_json::Map::new();
-                detail.insert(
-                    "statements_per_second".to_owned(),
-                    json!(limits.statements_per_second),
-                );
-                detail.insert("bytes_per_day".to_owned(), json!(limits.bytes_per_day));
-                once(tx, &office, &node, Kind::Flood, detail, None).await
-            })
-        })
-        .await
 }
