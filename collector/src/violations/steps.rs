@@ -3,6 +3,8 @@
 //! One violation per (node, kind, path) until it is resolved. Only a fresh statement resolves; one without a good challenge
 //! may be old, and tells no more than that something once was so.
 
+mod resolve;
+
 use std::collections::{HashMap, HashSet};
 
 use attestation::appraisal::Verdict;
@@ -358,64 +360,6 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             step: Step::Updated,
             violation: wanted,
         });
-    }
-
-    fn resolve(&mut self) {
-        if !self.facts.fresh {
-            return;
-        }
-        let mut gone: Vec<&ViolationView> = self
-            .open
-            .iter()
-            .filter(|(key, _)| !self.seen.contains(*key))
-            .map(|(_, violation)| *violation)
-            .collect();
-        gone.sort_by(|a, b| a.id.cmp(&b.id));
-        for violation in gone {
-            if let Some(resolution) = self.resolution(violation) {
-                let mut resolved = violation.clone();
-                resolved.resolved = Some(self.facts.received);
-                resolved.updated = self.facts.received;
-                resolved.resolution = Some(resolution.to_owned());
-                self.changes.push(Change {
-                    step: Step::Resolved,
-                    violation: resolved,
-                });
-            }
-        }
-    }
-
-    /// How an open violation of which the statement says nothing ends; none while it does not.
-    fn resolution(&self, violation: &ViolationView) -> Option<&'static str> {
-        let facts = self.facts;
-        let coverage = &facts.attestation.coverage;
-        // Its word about files is worth something: the tree was recomputed, and no second speaker is known.
-        let good = matches!(
-            facts.verdict,
-            Some(Verdict::Pristine | Verdict::Incomplete | Verdict::Drifted)
-        );
-        let total = facts.attestation.differences_total.unwrap_or(0);
-        let all_listed = total <= facts.differences.len() as u64;
-        match violation.kind {
-            Kind::Difference => (good && all_listed).then_some("as expected again"),
-            Kind::Many => (good && total.max(facts.differences.len() as u64) <= MANY)
-                .then_some("no longer above a thousand"),
-            Kind::Mount => {
-                let listed = coverage
-                    .mounts
-                    .unexpected_total
-                    .is_none_or(|total| total <= coverage.mounts.unexpected.len() as u64);
-                listed.then_some("no longer mounted")
-            }
-            Kind::Gap => coverage.gaps.is_empty().then_some("closed by a rescan"),
-            Kind::Silence => Some("heard again"),
-            Kind::Flood => facts.calm.then_some("within its budget again"),
-            Kind::Unexplained => good.then_some("explained again"),
-            Kind::Rollback | Kind::UnknownImage => (good
-                || facts.verdict == Some(Verdict::Unexplained))
-            .then_some("an allowed image again"),
-            Kind::Touched | Kind::Fork | Kind::Replay | Kind::Rewind | Kind::Downgrade => None,
-        }
     }
 }
 
