@@ -6,11 +6,12 @@ use attestation::path::ImagePath;
 use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
+use super::gaps::gap;
 use super::group::Observed;
 use super::marks::short;
 use super::sweep::{Depth, Occasion, Step, Sweep, Swept, There};
 use super::touched::Touch;
-use super::{Engine, RECHECK, RECHECKED, SUBTREES, SWEEP_THREADS, gap};
+use super::{Engine, RECHECK, RECHECKED, SUBTREES, SWEEP_THREADS};
 use crate::clock;
 use crate::monitor::Event;
 use crate::scan::{Reading, ScanOptions, read_entry};

@@ -6,8 +6,9 @@ use std::time::Instant;
 use attestation::digest::Digest;
 use attestation::time::Timestamp;
 
+use super::gaps::gap;
 use super::group::{Compared, Group};
-use super::{Engine, count, gap};
+use super::{Engine, count};
 use crate::chain::{ChainError, Signed};
 use crate::clock;
 use crate::event::AgentEvent;

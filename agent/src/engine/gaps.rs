@@ -1,0 +1,61 @@
+//! What is not seen: gaps until a rescan closes them, and what the watch cannot see at all.
+
+use attestation::statement::{Gap, Rung, WatchCoverage};
+use attestation::time::Timestamp;
+
+use super::Engine;
+
+/// Gaps of one cause that follow each other are one; this many causes and places are enough to say.
+const GAPS: usize = 64;
+
+impl Engine {
+    pub(super) fn open_gap(&mut self, gap: Gap) {
+        tracing::warn!(cause = %gap.cause, from = %gap.from, "gap");
+        let same = self
+            .gaps
+            .iter_mut()
+            .find(|open| open.cause == gap.cause && open.paths == gap.paths);
+        if let Some(open) = same {
+            open.from = open.from.min(gap.from);
+            open.to = gap.to;
+        } else if self.gaps.len() < GAPS {
+            self.gaps.push(gap);
+        }
+    }
+
+    pub(super) fn coverage(&self) -> WatchCoverage {
+        let mut coverage = match &self.eyes {
+            Some(eyes) => {
+                let mut coverage = eyes.watch.coverage();
+                for limit in eyes.root.limits() {
+                    if !coverage.limits.contains(&limit) {
+                        coverage.limits.push(limit);
+                    }
+                }
+                coverage
+            }
+            None => WatchCoverage {
+                rung: Rung::None,
+                limits: Vec::new(),
+                limits_total: None,
+            },
+        };
+        if let Some(failing) = self.parts.chain.state().failing {
+            coverage
+                .limits
+                .push(format!("the spool's disk takes no write: {failing}"));
+        }
+        coverage
+    }
+}
+
+/// A gap that is over, but not yet closed.
+pub(super) fn gap(from: Timestamp, to: Timestamp, cause: &str) -> Gap {
+    Gap {
+        from,
+        to: Some(to),
+        cause: cause.to_owned(),
+        paths: Vec::new(),
+        paths_total: None,
+    }
+}
