@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
 use attestation::time::Timestamp;
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::board::{Batch, Board, Event, Key, Seen};
@@ -138,6 +138,7 @@ struct Reader {
 }
 
 /// What `poll` told.
+#[derive(Default)]
 struct Ready {
     stop: bool,
     mounts: bool,
@@ -147,8 +148,11 @@ struct Ready {
 impl Reader {
     fn run(mut self) {
         let mut buffer = vec![0; BUFFER];
+        // While it is not over the group is left out of the poll: events gather, and nobody is held up by waking us.
+        let mut pause: Option<Instant> = None;
         loop {
-            let ready = match self.poll() {
+            pause = pause.filter(|end| *end > Instant::now());
+            let ready = match self.poll(pause) {
                 Ok(ready) => ready,
                 Err(errno) => return self.board.lose(&ended(errno)),
             };
@@ -162,33 +166,42 @@ impl Reader {
                 if let Err(errno) = self.drain(&mut buffer) {
                     return self.board.lose(&ended(errno));
                 }
-                std::thread::sleep(PAUSE);
+                pause = Instant::now().checked_add(PAUSE);
             }
         }
     }
 
-    fn poll(&self) -> Result<Ready, Errno> {
-        let mut descriptors = vec![
-            PollFd::new(&self.group, PollFlags::IN),
-            PollFd::new(&*self.stop, PollFlags::IN),
-        ];
+    /// Waits for whatever comes first, at most until `pause` is over; until then nothing is told of file events.
+    fn poll(&self, pause: Option<Instant>) -> Result<Ready, Errno> {
+        let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN)];
+        let mut meanings = vec![Meaning::Stop];
         if let Some(table) = &self.table {
             descriptors.push(PollFd::new(table, PollFlags::PRI));
+            meanings.push(Meaning::Mounts);
         }
-        match rustix::event::poll(&mut descriptors, None) {
+        if pause.is_none() {
+            descriptors.push(PollFd::new(&self.group, PollFlags::IN));
+            meanings.push(Meaning::Events);
+        }
+        let timeout = pause.map(|end| timespec(end.saturating_duration_since(Instant::now())));
+        match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
-        let told = |index: usize, flags| {
-            descriptors
-                .get(index)
-                .is_some_and(|fd| fd.revents().intersects(flags))
-        };
-        Ok(Ready {
-            events: told(0, PollFlags::IN | PollFlags::ERR),
-            stop: told(1, PollFlags::IN),
-            mounts: told(2, PollFlags::PRI | PollFlags::ERR),
-        })
+        let mut ready = Ready::default();
+        for (descriptor, meaning) in descriptors.iter().zip(meanings) {
+            let told = descriptor.revents();
+            match meaning {
+                Meaning::Stop => ready.stop = told.intersects(PollFlags::IN),
+                Meaning::Mounts => {
+                    ready.mounts = told.intersects(PollFlags::PRI | PollFlags::ERR);
+                }
+                Meaning::Events => {
+                    ready.events = told.intersects(PollFlags::IN | PollFlags::ERR);
+                }
+            }
+        }
+        Ok(ready)
     }
 
     /// Reads until there is nothing more.
@@ -287,6 +300,20 @@ fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, e
                 ..event.clone()
             },
         );
+    }
+}
+
+/// What a descriptor in the poll stands for.
+enum Meaning {
+    Stop,
+    Mounts,
+    Events,
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 
