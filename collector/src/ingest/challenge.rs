@@ -108,6 +108,13 @@ impl Challenges {
         }
     }
 
+    /// Whether the node asked within the last five minutes and has not used it: it lives, though it says nothing yet.
+    pub fn waits(&self, node: &str, instant: Instant) -> bool {
+        self.lock()
+            .get(node)
+            .is_some_and(|of_node| of_node.iter().any(|it| it.expires > instant))
+    }
+
     /// Drops what nobody can use any more.
     pub fn sweep(&self, instant: Instant) {
         self.lock().retain(|_, of_node| {
@@ -157,7 +164,10 @@ mod tests {
         let (challenges, start) = (Challenges::default(), Instant::now());
         let one = issue(&challenges, "a", start);
         assert!(!good(&challenges, "b", &one, start), "another node's");
+        assert!(challenges.waits("a", start) && !challenges.waits("b", start));
+        assert!(!challenges.waits("a", start + Duration::from_secs(300)));
         assert!(good(&challenges, "a", &one, start));
+        assert!(!challenges.waits("a", start));
         assert!(!good(&challenges, "a", &one, start), "used");
         let old = issue(&challenges, "a", start);
         assert!(

@@ -1,5 +1,7 @@
 //! Nodes that say nothing. Whether a node is silent is decided again inside the transaction that opens the violation.
 
+use std::time::Instant;
+
 use attestation::time::Timestamp;
 use serde_json::json;
 
@@ -12,6 +14,9 @@ use crate::store::{NodeRow, NodeState, StoreError, Writing};
 
 /// After so many intervals without a fresh statement.
 const INTERVALS: u64 = 3;
+/// A node that has never attested and asks for challenges reads its root for the first time: so long at most, which is enough for
+/// terabytes.
+const FIRST_READING: u64 = 3600;
 /// Nodes looked at in one transaction; the next look takes the others.
 const AT_ONCE: i64 = 256;
 
@@ -35,10 +40,11 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
     if silent.is_empty() {
         return Ok(0);
     }
-    let (started, interval, metrics) = (
+    let (started, interval, metrics, challenges) = (
         state.started,
         state.settings.interval,
         std::sync::Arc::clone(&state.metrics),
+        std::sync::Arc::clone(&state.challenges),
     );
     let webhooks: Vec<String> = state
         .settings
@@ -59,7 +65,8 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
                     let Some(node) = tx.node(&id).await? else {
                         continue;
                     };
-                    if is_silent(&node, now, started, interval)
+                    let waits = challenges.waits(&id, Instant::now());
+                    if is_silent(&node, waits, now, started, interval)
                         && open(tx, &node, now, &channels).await?
                     {
                         opened += 1;
@@ -72,14 +79,22 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
 }
 
 /// Whether a node has said nothing fresh for three intervals, counted from the later of last seen and the collector's start. A
-/// node that said goodbye is not silent.
-pub fn is_silent(node: &NodeRow, now: Timestamp, started: Timestamp, interval: u64) -> bool {
+/// node that said goodbye is not silent; nor is one that has not attested yet and waits with a challenge in hand: it reads.
+pub fn is_silent(
+    node: &NodeRow,
+    waits: bool,
+    now: Timestamp,
+    started: Timestamp,
+    interval: u64,
+) -> bool {
     let seen = node
         .last_fresh
         .or(node.approved)
         .unwrap_or(node.enrolled)
         .max(started);
-    node.state == NodeState::Active
+    let reads = waits && node.last_fresh.is_none() && now <= clock::after(seen, FIRST_READING);
+    !reads
+        && node.state == NodeState::Active
         && node.stopped.is_none()
         && now > clock::after(seen, interval.saturating_mul(INTERVALS))
 }
@@ -122,4 +137,34 @@ fn micros(seconds: u64) -> i64 {
     i64::try_from(seconds)
         .unwrap_or(i64::MAX)
         .saturating_mul(1_000_000)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_fresh_statement_and_a_first_reading_is_none() {
+        let mut node = NodeRow::new(
+            "a".to_owned(),
+            "web-1".to_owned(),
+            "default".to_owned(),
+            NodeState::Active,
+            String::new(),
+            at(0),
+        );
+        let silent = |node: &NodeRow, waits, now| is_silent(node, waits, at(now), at(0), 30);
+        assert!(!silent(&node, false, 90) && silent(&node, false, 91));
+        assert!(!silent(&node, true, 3_600), "it reads");
+        assert!(silent(&node, true, 3_601), "for too long");
+        node.last_fresh = Some(at(100));
+        assert!(!silent(&node, true, 190) && silent(&node, true, 191));
+        node.stopped = Some(at(150));
+        assert!(!silent(&node, false, 191));
+    }
 }
