@@ -57,23 +57,62 @@ pub fn debian(at: &Path) -> PathBuf {
 
 /// The Debian tree that copies are made of. Read it, never write to it.
 pub fn debian_original() -> PathBuf {
-    let made = cache().join("test-roots/debian12");
+    made("debian12", |half| {
+        bootstrap(half, "nginx,openssh-server,python3");
+    })
+}
+
+/// A Debian of more than 30,000 files. Read it, never write to it.
+pub fn debian_large() -> PathBuf {
+    made("debian12-large", |half| {
+        bootstrap(
+            half,
+            "nginx,openssh-server,python3,perl,git,vim,build-essential,tzdata,locales,postgresql,default-jre-headless,python3-dev",
+        );
+    })
+}
+
+/// Half a million files of 100 to 2,000 bytes in a thousand folders. Read it, never write to it.
+pub fn half_a_million() -> PathBuf {
+    made("half-a-million", |half| {
+        for folder in 0..1_000 {
+            let at = half.join(format!("{:02}/{folder:03}", folder / 20));
+            fs::create_dir_all(&at).expect("a folder");
+            for n in 0..500 {
+                let line =
+                    format!("{folder} {n} some line of text that is not in any other file\n");
+                fs::write(
+                    at.join(format!("{n:03}")),
+                    line.repeat(2 + (folder + n) % 34),
+                )
+                .expect("a small file");
+            }
+        }
+    })
+}
+
+/// A root made once for each build folder.
+fn made(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let made = cache().join("test-roots").join(name);
     if !made.exists() {
-        let half = cache().join("test-roots/debian12.half");
+        let half = made.with_extension("half");
         fs::create_dir_all(cache().join("test-roots")).expect("a folder for roots");
         fs::remove_dir_all(&half).ok();
-        let include = "--include=nginx,openssh-server,python3";
-        tool(
-            "mmdebstrap",
-            [
-                "--variant=minbase",
-                "--quiet",
-                include,
-                "bookworm",
-                half.to_str().expect("a text path"),
-            ],
-        );
+        make(&half);
         fs::rename(&half, &made).expect("the finished root in its place");
     }
     made
+}
+
+fn bootstrap(half: &Path, packages: &str) {
+    tool(
+        "mmdebstrap",
+        [
+            "--variant=minbase",
+            "--quiet",
+            &format!("--include={packages}"),
+            "bookworm",
+            half.to_str().expect("a text path"),
+        ],
+    );
 }

@@ -1,0 +1,44 @@
+//! Measurements on the machine at hand, side by side in one run with what everybody has, printed as they are.
+
+mod latency;
+mod listener;
+mod load;
+mod measured;
+mod peers;
+mod scan;
+mod writers;
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+const USAGE: &str =
+    "usage: bench scan ROOT ROUNDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["scan", root, rounds] => scan::scan(Path::new(root), number(rounds)),
+        ["latency", changes] => latency::latency(number(changes)),
+        ["writers", rounds] => writers::writers(number(rounds)),
+        ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
+        // What the measurements start themselves as.
+        ["listen", path] => listener::listen(Path::new(path)),
+        ["load", what, folder] => load::load(what, Path::new(folder)),
+        ["measured", command @ ..] if !command.is_empty() => return measured::run(command),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+/// The value below which `percent` of them lie.
+fn at(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}

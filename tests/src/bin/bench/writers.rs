@@ -1,0 +1,282 @@
+//! What watching costs those who write: each load alone, beside a bare listener, and beside the agent; one after the other in every round.
+//!
+//! The file system is ext4 in memory, so that neither a disk nor anybody else's files are in the figures. The agent is measured twice: with the load
+//! beside what it attests (it is told of it and lets it go), and in it (it hashes every file and tells of it). Needs root.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use pristine_tests::{agent::Agent, program::tool, roots, world::World};
+
+use crate::at;
+
+/// One load: a script for `sh`, run in an empty folder with `$FROM` (prepared sources) and `$BENCH` (this program).
+struct Load {
+    name: &'static str,
+    /// Done before the clock starts.
+    prepare: &'static str,
+    timed: &'static str,
+}
+
+const LOADS: [Load; 8] = [
+    Load {
+        name: "storm of tiny files",
+        prepare: "true",
+        timed: "$BENCH load storm .",
+    },
+    Load {
+        name: "tar -x",
+        prepare: "true",
+        timed: "tar -xf $FROM/tree.tar",
+    },
+    Load {
+        name: "cp -a",
+        prepare: "true",
+        timed: "cp -a $FROM/tree .",
+    },
+    Load {
+        name: "rm -rf",
+        prepare: "cp -a $FROM/tree .",
+        timed: "rm -rf tree",
+    },
+    Load {
+        name: "package unpack",
+        prepare: "mkdir -p r/var/lib/dpkg/updates r/var/lib/dpkg/info; touch r/var/lib/dpkg/status",
+        timed: "dpkg --root=$PWD/r --force-script-chrootless --log=/dev/null --unpack $FROM/tree.deb",
+    },
+    Load {
+        name: "git checkout",
+        prepare: "cp -a $FROM/git .",
+        timed: "cd git && git checkout -q other && git checkout -q one",
+    },
+    Load {
+        name: "SQLite",
+        prepare: "true",
+        timed: "python3 $FROM/rows.py",
+    },
+    Load {
+        name: "appender",
+        prepare: "true",
+        timed: "$BENCH load append .",
+    },
+];
+
+const ROWS: &str = "import sqlite3
+db = sqlite3.connect('rows.db', isolation_level=None)
+db.execute('create table rows (n integer primary key, text text)')
+for n in range(1500):
+    db.execute('insert into rows values (?, ?)', (n, 'row %d' % n))
+";
+
+/// Who watches.
+#[derive(Clone, Copy, PartialEq)]
+enum Watcher {
+    Nobody,
+    Listener,
+    Beside,
+    Inside,
+}
+
+/// The watchers in the order of the table.
+const WATCHERS: [Watcher; 4] = [
+    Watcher::Nobody,
+    Watcher::Listener,
+    Watcher::Beside,
+    Watcher::Inside,
+];
+
+/// Measures `rounds` times and prints the medians.
+pub fn writers(rounds: usize) {
+    let world = World::start();
+    let disk = Disk::mount(&world.path("disk"));
+    let sources = sources(&world.path("sources"));
+    let root = roots::small(&disk.at.join("root"));
+    fs::create_dir(root.join("load")).expect("a folder in the root");
+    fs::create_dir(disk.at.join("load")).expect("a folder beside the root");
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    agent.stop();
+    let mut times = vec![vec![Vec::new(); WATCHERS.len()]; LOADS.len()];
+    for _ in 0..rounds {
+        for (which, watcher) in WATCHERS.into_iter().enumerate() {
+            let watching = Watching::start(&world, &mut agent, &disk.at, watcher);
+            for (load, times) in LOADS.iter().zip(&mut times) {
+                let place = if watcher == Watcher::Inside {
+                    &root
+                } else {
+                    &disk.at
+                };
+                times[which].push(once(load, &place.join("load"), &sources));
+                watching.let_catch_up();
+            }
+            watching.end(&world, &mut agent);
+        }
+    }
+    print(rounds, &mut times);
+}
+
+fn print(rounds: usize, times: &mut [Vec<Vec<Duration>>]) {
+    println!(
+        "what watching costs the writers: ext4 in memory, medians of {rounds} interleaved rounds, time against nobody watching"
+    );
+    println!(
+        "  {:20} {:>9} {:>14} {:>20} {:>20}",
+        "", "nobody", "bare listener", "agent, load beside", "agent, load inside"
+    );
+    for (load, times) in LOADS.iter().zip(times) {
+        let medians: Vec<f64> = times.iter_mut().map(|t| at(t, 50).as_secs_f64()).collect();
+        let [nobody, listener, beside, inside] = medians[..] else {
+            unreachable!("four watchers");
+        };
+        println!(
+            "  {:20} {nobody:7.3} s {:>14.2} {:>20.2} {:>20.2}",
+            load.name,
+            listener / nobody,
+            beside / nobody,
+            inside / nobody
+        );
+    }
+}
+
+/// The time of one load in an empty folder, which is empty again afterwards.
+fn once(load: &Load, folder: &Path, sources: &Path) -> Duration {
+    let place = folder.join("one");
+    fs::create_dir(&place).expect("an empty folder");
+    shell(load.prepare, &place, sources);
+    let began = Instant::now();
+    shell(load.timed, &place, sources);
+    let took = began.elapsed();
+    fs::remove_dir_all(&place).expect("what the load made");
+    took
+}
+
+fn shell(script: &str, place: &Path, sources: &Path) {
+    let status = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(place)
+        .env("FROM", sources)
+        .env("BENCH", std::env::current_exe().expect("this program"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .expect("a shell");
+    assert!(status.success(), "{script}: {status}");
+}
+
+/// What the loads unpack, copy and check out, made from the documentation and libraries of this machine.
+fn sources(at: &Path) -> PathBuf {
+    let tree = at.join("tree/usr/share/bench");
+    fs::create_dir_all(&tree).expect("a folder for sources");
+    for n in 0..4_000_usize {
+        let folder = tree.join(format!("{:02}", n % 60));
+        fs::create_dir_all(&folder).expect("a folder");
+        let text =
+            format!("{n} some line of a file that is as long as most are\n").repeat(1 + n % 240);
+        fs::write(folder.join(format!("{n:04}")), text).expect("a file");
+    }
+    let script = "
+        tar -cf tree.tar tree
+        mkdir -p deb/DEBIAN && cp -a tree/usr deb/
+        printf 'Package: bench\\nVersion: 1\\nArchitecture: all\\nMaintainer: Nobody <nobody@example.org>\\nDescription: files\\n' > deb/DEBIAN/control
+        dpkg-deb -Znone -b deb tree.deb
+        git init -q -b one git && cp -a tree/usr git/ && cd git
+        git config user.name Bench && git config user.email bench@example.org && git config gc.auto 0
+        git add . && git commit -q -m one
+        git checkout -q -b other && find usr -name '*[05]' -exec sh -c 'echo more >> \"$1\"' sh {} \\; && git rm -q -r usr/share/bench/07
+        git commit -q -a -m other && git checkout -q one";
+    fs::write(at.join("rows.py"), ROWS).expect("a script");
+    shell(script, at, at);
+    at.to_path_buf()
+}
+
+/// Whoever watches, until ended.
+struct Watching {
+    watcher: Watcher,
+    listener: Option<Child>,
+}
+
+impl Watching {
+    fn start(world: &World, agent: &mut Agent, disk: &Path, watcher: Watcher) -> Self {
+        let mut listener = None;
+        match watcher {
+            Watcher::Nobody => {}
+            Watcher::Listener => {
+                let mut child = Command::new(std::env::current_exe().expect("this program"))
+                    .arg("listen")
+                    .arg(disk)
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .expect("a listener");
+                let mut ready = String::new();
+                let said = child.stdout.take().expect("piped");
+                BufReader::new(said).read_line(&mut ready).expect("ready");
+                listener = Some(child);
+            }
+            Watcher::Beside | Watcher::Inside => {
+                agent.begin();
+                world.wait_for_status("web-1", "pristine");
+            }
+        }
+        Self { watcher, listener }
+    }
+
+    /// Between two loads: what one left to do must not be in the time of the next.
+    fn let_catch_up(&self) {
+        let pause = if self.watcher == Watcher::Inside {
+            3_000
+        } else {
+            300
+        };
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+
+    fn end(self, world: &World, agent: &mut Agent) {
+        if let Some(mut listener) = self.listener {
+            listener.kill().expect("the listener");
+            listener.wait().expect("the listener's end");
+        } else if self.watcher != Watcher::Nobody {
+            world.wait_for_status("web-1", "pristine");
+            agent.stop();
+        }
+    }
+}
+
+/// An ext4 file system in memory.
+struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    fn mount(at: &Path) -> Self {
+        let memory = at.with_extension("memory");
+        fs::create_dir_all(at).expect("a mount point");
+        fs::create_dir_all(&memory).expect("a mount point");
+        let text = |path: &Path| path.to_str().expect("a text path").to_owned();
+        tool(
+            "mount",
+            ["-t", "tmpfs", "-o", "size=3g", "bench", &text(&memory)],
+        );
+        let image = text(&memory.join("ext4"));
+        tool("truncate", ["-s", "2500M", &image]);
+        tool("mkfs.ext4", ["-q", "-F", &image]);
+        tool("mount", ["-o", "loop,noatime", &image, &text(at)]);
+        Self {
+            at: at.to_path_buf(),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for path in [self.at.clone(), self.at.with_extension("memory")] {
+            let path = path.to_str().expect("a text path").to_owned();
+            Command::new("umount").args(["-l", &path]).status().ok();
+        }
+    }
+}
