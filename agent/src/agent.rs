@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::digest::Digest;
+use attestation::key::PrivateKey;
 use attestation::statement::AgentFacts;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +24,8 @@ use crate::link::Link;
 use crate::service::Service;
 use crate::spool::{Spool, SpoolError};
 use crate::status::{self, Board};
-use crate::tls::{self, TlsError};
+use crate::tls::{CaTrust, TlsError};
+use crate::transport::{AgentsTrust, Transport, Trust};
 use crate::uplink::{Uplink, UplinkParts};
 
 /// The goodbye is signed within this; a scan that is running is stopped for it.
@@ -113,11 +115,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
     if collectors.is_empty() {
         return Err(RunError::NoCollector);
     }
-    let client = tls::client(tls::agents(
-        &identity.ca,
-        &identity.certificate,
-        key.pkcs8_der(),
-    )?)?;
+    let transport = Transport::direct(&trust(&identity, &key), &key)?;
     let spool = open_spool(settings, &identity)?;
     let chain = Arc::new(Chain::new(spool, key));
     let before = chain
@@ -154,7 +152,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         publishers: Publishers::new(settings.publishers.clone(), identity.publishers.clone()),
         identity,
         collectors,
-        client,
+        transport,
         chain: Arc::clone(&chain),
         link: Arc::clone(&link),
         images: ImageStore::open(&settings.state)?,
@@ -180,6 +178,18 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         engine: engine_ended,
         service,
     })
+}
+
+/// Whom the node believes at both doors, as enrolment said.
+fn trust(identity: &identity::Identity, key: &PrivateKey) -> Trust {
+    Trust {
+        agents: Some(AgentsTrust {
+            ca: identity.ca.clone(),
+            certificate: identity.certificate.clone(),
+            algorithm: key.algorithm(),
+        }),
+        joining: Some(CaTrust::Pem(identity.ca.clone())),
+    }
 }
 
 /// The spool of this node and this collector. One of another chain is set aside: its statements are nobody's here.

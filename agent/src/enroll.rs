@@ -12,8 +12,8 @@ use attestation::statement::{Enrolment, Statement};
 use attestation::wire::{EnrolmentAnswer, EnrolmentPending, EnrolmentRequest, Problem, TokenPair};
 
 use crate::identity::{self, Identity, IdentityError};
-use crate::tls::{self, CaTrust, TlsError};
-use crate::transport::{self, TransportError};
+use crate::tls::{CaTrust, TlsError};
+use crate::transport::{Joining, Transport, TransportError, Trust};
 
 /// Tries at each door before giving up; the collector may be starting at the same time.
 const TRIES: u32 = 5;
@@ -75,13 +75,8 @@ pub enum EnrolError {
     #[error("sign the enrolment")]
     Sign(#[from] KeyError),
     /// TLS cannot be set up.
-    #[error("join at {url}")]
-    Tls {
-        /// The door.
-        url: String,
-        /// Why.
-        source: TlsError,
-    },
+    #[error("set up the connection to the joining door")]
+    Tls(#[from] TlsError),
     /// No door answered.
     #[error("join at {url}")]
     Unreachable {
@@ -148,7 +143,12 @@ pub async fn enroll(options: EnrolOptions) -> Result<Enrolled, EnrolError> {
         statement: Envelope::sign(statement.to_payload(), &key)?,
         token,
     };
-    let answer = ask(&urls, &trust, &request, &name).await?;
+    let trust = Trust {
+        agents: None,
+        joining: Some(trust),
+    };
+    let transport = Transport::direct(&trust, &key)?;
+    let answer = ask(&urls, &transport, &request, &name).await?;
     if answer.node != own {
         return Err(EnrolError::OtherNode {
             answered: answer.node,
@@ -171,7 +171,7 @@ fn enrolled(identity: Identity) -> Enrolled {
 /// Asks each door in turn until one answers, and goes on asking while a person has to decide.
 async fn ask(
     urls: &[String],
-    trust: &CaTrust,
+    transport: &Transport,
     request: &EnrolmentRequest,
     name: &str,
 ) -> Result<EnrolmentAnswer, EnrolError> {
@@ -180,7 +180,7 @@ async fn ask(
     loop {
         let mut last = None;
         for url in urls {
-            match ask_one(url, trust, request).await {
+            match ask_one(url, transport, request).await {
                 Ok(Answer::Admitted(answer)) => return Ok(*answer),
                 Ok(Answer::Pending(pending)) => {
                     if !waited {
@@ -220,32 +220,23 @@ enum Answer {
 
 async fn ask_one(
     url: &str,
-    trust: &CaTrust,
+    transport: &Transport,
     request: &EnrolmentRequest,
 ) -> Result<Answer, EnrolError> {
-    let tls = |source| EnrolError::Tls {
-        url: url.to_owned(),
-        source,
-    };
-    let client = tls::joining(trust).and_then(tls::client).map_err(tls)?;
     let address = format!("{}/join/v1/enrolment", url.trim_end_matches('/'));
     let unreachable = |source| EnrolError::Unreachable {
         url: url.to_owned(),
         source,
     };
-    let answer = transport::post(&client, &address, request)
-        .await
-        .map_err(unreachable)?;
-    match answer.status {
-        202 => answer.read().map(Answer::Pending).map_err(unreachable),
-        200 | 201 => answer
-            .read()
-            .map(|admitted| Answer::Admitted(Box::new(admitted)))
-            .map_err(unreachable),
-        429 | 500..=599 => Err(unreachable(TransportError::Refused(Box::new(
-            answer.problem(),
-        )))),
-        _ => Ok(Answer::Refused(answer.problem())),
+    let body = serde_json::to_vec(request)
+        .map_err(|error| unreachable(TransportError::Body(error.into())))?;
+    match transport.enrolment(address, body).await {
+        Ok(Joining::Admitted(answer)) => Ok(Answer::Admitted(answer)),
+        Ok(Joining::Pending(pending)) => Ok(Answer::Pending(pending)),
+        Err(TransportError::Refused(problem)) if !matches!(problem.status, 429 | 500..=599) => {
+            Ok(Answer::Refused(*problem))
+        }
+        Err(error) => Err(unreachable(error)),
     }
 }
 

@@ -8,9 +8,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// Why no TLS configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +22,6 @@ pub enum TlsError {
     /// The node's own certificate does not parse.
     #[error("read the certificate of this node: {0}")]
     Certificate(String),
-    /// The node's key and certificate do not go together, or TLS cannot use them.
-    #[error("use key and certificate of this node for TLS")]
-    Identity(#[source] rustls::Error),
     /// No protocol version is left.
     #[error("choose TLS versions")]
     Versions(#[source] rustls::Error),
@@ -55,14 +53,21 @@ pub fn joining(trust: &CaTrust) -> Result<ClientConfig, TlsError> {
     })
 }
 
-/// For the agents' door: the CA is pinned, the node shows its certificate.
-pub fn agents(ca: &str, certificate: &str, pkcs8: &[u8]) -> Result<ClientConfig, TlsError> {
+/// For the agents' door: the CA is pinned, the node shows its certificate. TLS 1.3 only: what its client signs can be
+/// told from everything else that the node's key signs.
+pub fn agents(
+    ca: &str,
+    certificate: &str,
+    key: Arc<dyn SigningKey>,
+) -> Result<ClientConfig, TlsError> {
     let chain = certificates(certificate).map_err(TlsError::Certificate)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
-    versions()?
+    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Versions)?;
+    Ok(builder
         .with_root_certificates(roots(ca)?)
-        .with_client_auth_cert(chain, key)
-        .map_err(TlsError::Identity)
+        .with_client_cert_resolver(Arc::new(resolver)))
 }
 
 /// The HTTP client over one of the two: one connection, kept open, nothing waits to be filled up.

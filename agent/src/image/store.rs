@@ -2,13 +2,13 @@
 //! A restart goes on with them without asking the collector; signatures and digests are checked each time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestation::digest::Digest;
 use attestation::dsse::{Envelope, EnvelopeError, VerifiedStatement};
-use attestation::manifest::{self, ManifestError, ManifestReader};
+use attestation::manifest::{ManifestError, ManifestReader};
 use attestation::statement::Image;
 use attestation::tree::Tree;
 
@@ -83,11 +83,6 @@ impl ImageStore {
         Ok(Self { directory })
     }
 
-    /// Where a manifest is put while it is received.
-    pub fn incoming(&self) -> PathBuf {
-        self.directory.join("incoming.mtree.zst")
-    }
-
     /// The image, if it is kept here and still right.
     pub fn load(
         &self,
@@ -111,13 +106,13 @@ impl ImageStore {
         Ok(Some(reference(&image, lines)))
     }
 
-    /// Takes an image whose manifest was received; everything is checked before anything is kept.
+    /// Takes an image whose manifest comes as plain bytes; everything is checked before anything is kept.
     pub fn install(
         &self,
         envelope: &Envelope,
         payload: Digest,
         publishers: &Publishers,
-        compressed: &Path,
+        manifest: impl Read,
     ) -> Result<Reference, StoreError> {
         let image = trust(envelope, payload, publishers)?;
         let file_error = |path: &Path| {
@@ -126,7 +121,7 @@ impl ImageStore {
         };
         let plain = self.lines_path(payload);
         let beside = plain.with_extension("mtree.new");
-        let leaves = write_plain(&image, compressed, &beside).inspect_err(|_| {
+        let leaves = write_plain(&image, manifest, &beside).inspect_err(|_| {
             // Half a manifest is of no use to anybody.
             drop(fs::remove_file(&beside));
         })?;
@@ -192,26 +187,18 @@ fn trust(
         .map_err(|source| StoreError::Untrusted { payload, source })
 }
 
-/// Decompresses, checks each line, and writes them without the comments.
+/// Checks each line and writes them without the comments; never more bytes than were signed.
 fn write_plain(
     image: &VerifiedStatement<Image>,
-    compressed: &Path,
+    manifest: impl Read,
     plain: &Path,
 ) -> Result<Vec<(Digest, Digest)>, StoreError> {
-    let from = |source| StoreError::File {
-        path: compressed.to_owned(),
-        source,
-    };
     let to = |source| StoreError::File {
         path: plain.to_owned(),
         source,
     };
-    let input = File::open(compressed).map_err(from)?;
-    let decompressed = manifest::decompressor(
-        BufReader::new(input),
-        image.predicate().manifest.uncompressed,
-    );
-    let mut reader = ManifestReader::new(decompressed);
+    let bounded = manifest.take(image.predicate().manifest.uncompressed);
+    let mut reader = ManifestReader::new(BufReader::with_capacity(64 * 1024, bounded));
     let output = OpenOptions::new()
         .write(true)
         .create(true)

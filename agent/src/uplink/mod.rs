@@ -12,10 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
-use attestation::wire::{
-    AttestationsAnswer, ChallengeAnswer, ChallengeRequest, MAX_STATEMENTS, Problem, Request,
-    RequestKind,
-};
+use attestation::wire::{AttestationsAnswer, MAX_STATEMENTS, Problem, Request, RequestKind};
 use ring::rand::SystemRandom;
 
 use self::decide::{Backoff, ReceiptRules, by_refused, by_standing, position, receipted};
@@ -28,7 +25,7 @@ use crate::image::{ImageStore, Publishers};
 use crate::link::Link;
 use crate::spool::Outgoing;
 use crate::status::Board;
-use crate::transport::{self, TransportError};
+use crate::transport::{Transport, TransportError};
 
 /// Bytes of statements in one request (FORMATS.md 5.4), what stands around them left free.
 const BATCH_BYTES: usize = 4 * 1024 * 1024 - 4096;
@@ -47,8 +44,8 @@ pub struct UplinkParts {
     pub identity: Identity,
     /// The agents' doors, tried in turn.
     pub collectors: Vec<String>,
-    /// The client with the node's certificate.
-    pub client: reqwest::Client,
+    /// The way to the network.
+    pub transport: Transport,
     /// What is sent.
     pub chain: Arc<Chain>,
     /// From and to the engine.
@@ -170,11 +167,10 @@ impl Uplink {
 
     async fn ask_challenge(&mut self) -> Result<(), ExchangeError> {
         let url = format!("{}/agent/v1/challenge", self.base());
-        let answer = transport::post(&self.parts.client, &url, &ChallengeRequest {}).await?;
-        if answer.status != 200 {
-            return Err(self.refused_whole(&answer, 0)?);
-        }
-        let answer: ChallengeAnswer = answer.read()?;
+        let answer = match self.parts.transport.challenge(url).await {
+            Err(TransportError::Refused(problem)) => return Err(self.refused_whole(problem, 0)?),
+            answer => answer?,
+        };
         if !self.heard {
             // A collector that was started anew knows none of those in hand.
             self.parts.link.forget_challenges();
@@ -193,11 +189,12 @@ impl Uplink {
         self.parts.link.sending(Instant::now());
         let url = format!("{}/agent/v1/attestations", self.base());
         let sent = Instant::now();
-        let answer = transport::post_bytes(&self.parts.client, &url, body(&batch)).await?;
-        if answer.status != 200 {
-            return Err(self.refused_whole(&answer, batch.len())?);
-        }
-        let read: AttestationsAnswer = answer.read()?;
+        let read = match self.parts.transport.attestations(url, body(&batch)).await {
+            Err(TransportError::Refused(problem)) => {
+                return Err(self.refused_whole(problem, batch.len())?);
+            }
+            answer => answer?,
+        };
         let rules = ReceiptRules {
             key: &self.parts.identity.keys.receipt,
             node: self.parts.identity.node.as_str(),

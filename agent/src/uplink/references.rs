@@ -6,34 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
-use attestation::dsse::{Envelope, EnvelopeError, VerifiedStatement, VerifyError};
+use attestation::dsse::{Envelope, VerifiedStatement, VerifyError};
 use attestation::key::PublicKey;
-use attestation::statement::{Assignment, Image, StatementError};
+use attestation::statement::{Assignment, StatementError};
 use attestation::time::Timestamp;
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
 
 use super::{ExchangeError, UplinkParts};
 use crate::durable;
 use crate::event::AgentEvent;
 use crate::image::{Candidate, ImageStore, Publishers, Reference, StoreError};
 use crate::journal;
-use crate::transport::{self, TransportError};
+use crate::transport::{self, PieceReader, TransportError};
 
 /// After an image that could not be had.
 const RETRY: Duration = Duration::from_secs(60);
-/// A manifest that comes slower than this in its pieces is asked for again later.
-const PIECE: Duration = Duration::from_secs(30);
-/// The largest manifest file: a million entries are below a hundred megabytes.
-const MANIFEST_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Why the assigned images are not at hand.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("get {url}")]
     Get { url: String, source: TransportError },
-    #[error("read the envelope from {url}")]
-    Envelope { url: String, source: EnvelopeError },
     #[error("the assignment is not signed by the collector's key")]
     Assignment(#[source] VerifyError),
     #[error("the assignment is {found}, {wanted} was announced")]
@@ -42,10 +35,8 @@ enum FetchError {
     Statement(#[from] StatementError),
     #[error("keep the image")]
     Store(#[from] StoreError),
-    #[error("write the manifest")]
+    #[error("keep the assignment")]
     Write(#[source] std::io::Error),
-    #[error("the manifest is not the file that was signed ({0})")]
-    Manifest(&'static str),
     #[error("a thread that checks an image ended abnormally")]
     Thread,
 }
@@ -119,10 +110,7 @@ impl References {
                 }
                 Ok(())
             }
-            Err(FetchError::Get {
-                source: source @ TransportError::Request(_),
-                ..
-            }) => Err(source.into()),
+            Err(FetchError::Get { source, .. }) if source.is_away() => Err(source.into()),
             Err(error) => {
                 let error = journal::chain(&error);
                 tracing::error!(%error, assignment = %wanted, "the assignment cannot be used");
@@ -231,12 +219,9 @@ async fn fetch_all(
                     until: allowed.until,
                 });
             }
-            Err(
-                error @ FetchError::Get {
-                    source: TransportError::Request(_),
-                    ..
-                },
-            ) => return Err(error),
+            Err(FetchError::Get { url, source }) if source.is_away() => {
+                return Err(FetchError::Get { url, source });
+            }
             Err(error) => {
                 let error = journal::chain(&error);
                 tracing::error!(%error, image = %allowed.image, name = %allowed.name, "an assigned image cannot be used");
@@ -267,15 +252,21 @@ async fn fetch_image(
         .publishers
         .verify(&envelope)
         .map_err(|source| StoreError::Untrusted { payload, source })?;
-    let incoming = parts.images.incoming();
-    download(parts, base, image.predicate(), &incoming).await?;
+    let manifest = image.predicate().manifest.clone();
+    let (pieces, plain) = mpsc::channel(transport::PIECES);
     let (store, publishers) = (parts.images.clone(), parts.publishers.clone());
-    let reference = on_thread(move || {
-        let installed = store.install(&envelope, payload, &publishers, &incoming);
-        drop(std::fs::remove_file(&incoming));
-        installed
-    })
-    .await??;
+    let installing = tokio::task::spawn_blocking(move || {
+        store.install(&envelope, payload, &publishers, PieceReader::new(plain))
+    });
+    let url = format!("{base}/agent/v1/manifests/{}", manifest.sha256);
+    let fetched = parts.transport.manifest(url.clone(), &manifest, pieces);
+    let fetched = fetched.await;
+    let installed = installing.await.map_err(|_| FetchError::Thread)?;
+    let reference = match (fetched, installed) {
+        // What came is whole by its tree, or it is not kept; why it is not is better told by who fetched it.
+        (Err(source), _) => return Err(FetchError::Get { url, source }),
+        (Ok(()), installed) => installed?,
+    };
     tracing::info!(
         image = %payload,
         name = reference.statement.name().unwrap_or_default(),
@@ -307,71 +298,9 @@ async fn on_thread<T: Send + 'static>(
 }
 
 async fn get_envelope(parts: &UplinkParts, url: &str) -> Result<Envelope, FetchError> {
-    let failed = |source| FetchError::Get {
-        url: url.to_owned(),
-        source,
-    };
-    let answer = transport::get(&parts.client, url).await.map_err(failed)?;
-    if answer.status != 200 {
-        return Err(failed(TransportError::Refused(Box::new(answer.problem()))));
-    }
-    Envelope::from_json(&answer.body).map_err(|source| FetchError::Envelope {
+    let answer = parts.transport.envelope(url.to_owned()).await;
+    answer.map_err(|source| FetchError::Get {
         url: url.to_owned(),
         source,
     })
-}
-
-/// Streams the manifest to disk; its size and digest are the signed ones, or it is not kept.
-async fn download(
-    parts: &UplinkParts,
-    base: &str,
-    image: &Image,
-    to: &Path,
-) -> Result<(), FetchError> {
-    let manifest = &image.manifest;
-    if manifest.size > MANIFEST_BYTES {
-        return Err(FetchError::Manifest("larger than any"));
-    }
-    let url = format!("{base}/agent/v1/manifests/{}", manifest.sha256);
-    let failed = |source| FetchError::Get {
-        url: url.clone(),
-        source,
-    };
-    let mut response = parts
-        .client
-        .get(&url)
-        .send()
-        .await
-        .map_err(|error| failed(TransportError::Request(error)))?;
-    if response.status().as_u16() != 200 {
-        let problem =
-            attestation::wire::Problem::new(response.status().as_u16(), "manifest", "no manifest");
-        return Err(failed(TransportError::Refused(Box::new(problem))));
-    }
-    let mut file = tokio::fs::File::create(to)
-        .await
-        .map_err(FetchError::Write)?;
-    let mut hasher = Sha256::new();
-    let mut received = 0_u64;
-    loop {
-        let piece = tokio::time::timeout(PIECE, response.chunk())
-            .await
-            .map_err(|_| FetchError::Manifest("it stopped coming"))?
-            .map_err(|error| failed(TransportError::Request(error)))?;
-        let Some(piece) = piece else { break };
-        received = received.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        if received > manifest.size {
-            return Err(FetchError::Manifest("longer"));
-        }
-        hasher.update(&piece);
-        file.write_all(&piece).await.map_err(FetchError::Write)?;
-    }
-    file.flush().await.map_err(FetchError::Write)?;
-    if received != manifest.size {
-        return Err(FetchError::Manifest("shorter"));
-    }
-    if Digest::from_bytes(hasher.finalize().into()) != manifest.sha256 {
-        return Err(FetchError::Manifest("another digest"));
-    }
-    Ok(())
 }

@@ -3,22 +3,21 @@
 use std::sync::Arc;
 
 use attestation::statement::Gap;
-use attestation::wire::MAX_STATEMENTS;
+use attestation::wire::{MAX_STATEMENTS, Problem};
 
 use super::decide::{Refusal, Step, by_problem};
 use super::{ExchangeError, Uplink};
 use crate::clock;
 use crate::spool::Position;
-use crate::transport::{Answer, TransportError};
+use crate::transport::TransportError;
 
 impl Uplink {
     /// A request that was refused as a whole: either a step, or the error to wait after.
     pub(super) fn refused_whole(
         &mut self,
-        answer: &Answer,
+        problem: Box<Problem>,
         statements: usize,
     ) -> Result<ExchangeError, ExchangeError> {
-        let problem = answer.problem();
         let chain = Arc::clone(&self.parts.chain);
         let refusal = by_problem(
             &problem,
@@ -32,16 +31,16 @@ impl Uplink {
                 if problem.status == 429 {
                     self.statements = (statements / 4).clamp(1, MAX_STATEMENTS);
                 }
-                TransportError::Refused(Box::new(problem)).into()
+                TransportError::Refused(problem).into()
             }
             Refusal::UnknownNode => ExchangeError::UnknownNode,
             Refusal::Split => {
                 self.statements = 1;
-                TransportError::Refused(Box::new(problem)).into()
+                TransportError::Refused(problem).into()
             }
             Refusal::Step(step) => {
                 self.perform(&step)?;
-                TransportError::Refused(Box::new(problem)).into()
+                TransportError::Refused(problem).into()
             }
         })
     }
