@@ -196,6 +196,33 @@ impl Group {
         Ok(known)
     }
 
+    /// Paths that are here and whose inode has one of these numbers. Usually there is none, and no line is read.
+    pub(super) fn paths_of(
+        &self,
+        inodes: &BTreeSet<u64>,
+    ) -> Result<BTreeSet<ImagePath>, LinesError> {
+        let mut paths = BTreeSet::new();
+        let keys = self.marks.of_inodes(inodes);
+        if keys.is_empty() {
+            return Ok(paths);
+        }
+        for compared in &self.compared {
+            let lines = &compared.candidate.reference.lines;
+            lines.below(&ImagePath::root(), &mut |path, _| {
+                if keys.contains(&short(&path.key())) {
+                    paths.insert(path);
+                }
+            })?;
+            let differing = compared.differences.keys();
+            paths.extend(
+                differing
+                    .filter(|path| keys.contains(&short(&path.key())))
+                    .cloned(),
+            );
+        }
+        Ok(paths)
+    }
+
     /// Which image to attest against: the one with the fewest differences, the newest on a tie.
     pub(super) fn nearest(&self, now: Timestamp) -> Option<&Compared> {
         self.compared

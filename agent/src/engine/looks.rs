@@ -34,6 +34,7 @@ impl Engine {
             }
             None => self.last_good = now,
         }
+        self.take_in_reports(taken.reports);
         if taken.mounts_changed {
             self.check_mounts();
         }
@@ -64,7 +65,7 @@ impl Engine {
     }
 
     /// Reads what is at a path now. Returns whether a directory is there; nothing where the scope does not seal the path.
-    fn look(
+    pub(super) fn look(
         &mut self,
         number: usize,
         path: &ImagePath,
@@ -168,6 +169,9 @@ impl Engine {
     /// Starts to look at everything, mounts at once.
     pub(super) fn start_rescan(&mut self) {
         self.check_mounts();
+        if let Some(eyes) = &self.eyes {
+            eyes.watch.look_around();
+        }
         let depth = if std::mem::take(&mut self.reread) {
             Depth::Content
         } else {
@@ -322,7 +326,7 @@ impl Engine {
     }
 
     /// Nobody told: the inode did.
-    fn by_rescan(&self) -> Occasion {
+    pub(super) fn by_rescan(&self) -> Occasion {
         let now: Timestamp = clock::now();
         let actor: Option<Actor> = None;
         Occasion {

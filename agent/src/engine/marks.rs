@@ -1,7 +1,7 @@
 //! What `statx` said of each sealed path when it was last read, in forty bytes a path: what has not moved since need not
 //! be read again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -214,6 +214,16 @@ impl Marks {
 
     pub(super) fn get(&self, key: &ShortKey) -> Option<Mark> {
         self.read().find(key)?.mark()
+    }
+
+    /// The paths whose inode has one of these numbers.
+    pub(super) fn of_inodes(&self, numbers: &BTreeSet<u64>) -> BTreeSet<ShortKey> {
+        let table = self.read();
+        let slots = table.sorted.iter().chain(table.late.values());
+        slots
+            .filter(|slot| slot.rest & GONE == 0 && numbers.contains(&slot.ino))
+            .map(|slot| slot.key)
+            .collect()
     }
 
     /// A sweep begins: its number.

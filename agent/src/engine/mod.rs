@@ -10,18 +10,19 @@ mod group;
 mod looks;
 mod marks;
 mod mounts;
+mod reports;
 mod sweep;
 mod tell;
 mod touched;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
 use attestation::path::ImagePath;
-use attestation::statement::{AgentFacts, Gap, UnexpectedMount};
+use attestation::statement::{Actor, AgentFacts, Gap, UnexpectedMount};
 use attestation::time::Timestamp;
 
 use self::begin::Eyes;
@@ -37,7 +38,7 @@ use crate::monitor::{Action, Event, Monitor, Pace};
 use crate::service::Service;
 use crate::statement::Told;
 use crate::status::{Board, State};
-use crate::watch::Taken;
+use crate::watch::{ForeignMount, Taken};
 
 /// While a sweep runs its results are fetched this often.
 const SWEEPING: Duration = Duration::from_millis(2);
@@ -111,6 +112,10 @@ pub struct Engine {
     last_good: Timestamp,
     mounts: Digest,
     unexpected: Vec<UnexpectedMount>,
+    /// Who mounted last at a path, where the kernel tells.
+    mounters: BTreeMap<ImagePath, Actor>,
+    /// Mounts of other mount namespaces that may show other content.
+    foreign: Vec<ForeignMount>,
     /// The statement that lists the differences, with image and version of them.
     told: Option<(Told, Digest, u64)>,
     /// From when on no statement could be signed.
@@ -151,6 +156,8 @@ impl Engine {
             last_good: clock::now(),
             mounts: attestation::mounts::table_digest(&[]),
             unexpected: Vec::new(),
+            mounters: BTreeMap::new(),
+            foreign: Vec::new(),
             told: None,
             unsigned_since: None,
             restart_gap: false,

@@ -1,9 +1,11 @@
 //! What is mounted under the root, and what of it nobody expects.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use attestation::mounts;
-use attestation::statement::UnexpectedMount;
+use attestation::mounts::{self, Mount};
+use attestation::path::ImagePath;
+use attestation::statement::{Actor, UnexpectedMount};
 
 use super::Engine;
 use crate::clock;
@@ -23,21 +25,52 @@ impl Engine {
             }
         };
         let image = &compared.candidate.reference.statement.predicate;
-        let unexpected: Vec<UnexpectedMount> =
-            mounts::unexpected(&table, &group.scope, &image.mounts)
-                .into_iter()
-                .map(|mount| UnexpectedMount {
-                    path: mount.path,
-                    source: mount.source,
-                    r#type: mount.fstype,
-                    actor: None,
-                })
-                .collect();
+        let unexpected = |table: &[Mount]| mounts::unexpected(table, &group.scope, &image.mounts);
+        let mut found: Vec<UnexpectedMount> = unexpected(&table)
+            .into_iter()
+            .map(|mount| {
+                let actor = self.mounters.get(&mount.path).cloned();
+                told(mount, actor)
+            })
+            .collect();
+        for foreign in &self.foreign {
+            let mount = &foreign.mount;
+            let known = found.iter().any(|known| {
+                (&known.path, &known.source, &known.r#type)
+                    == (&mount.path, &mount.source, &mount.fstype)
+            });
+            if !known && !unexpected(std::slice::from_ref(mount)).is_empty() {
+                found.push(told(mount.clone(), Some(foreign.actor.clone())));
+            }
+        }
+        keep_actors(&self.unexpected, &mut found);
         let digest = mounts::table_digest(&table);
-        if (&unexpected, digest) != (&self.unexpected, self.mounts) {
-            self.unexpected = unexpected;
+        if (&found, digest) != (&self.unexpected, self.mounts) {
+            self.unexpected = found;
             self.mounts = digest;
             self.monitor.event(Instant::now(), Event::Changed);
         }
+        // Of what is no longer mounted nobody asks who mounted it.
+        let there: BTreeSet<ImagePath> = table.into_iter().map(|mount| mount.path).collect();
+        self.mounters.retain(|path, _| there.contains(path));
+    }
+}
+
+fn told(mount: Mount, actor: Option<Actor>) -> UnexpectedMount {
+    UnexpectedMount {
+        path: mount.path,
+        source: mount.source,
+        r#type: mount.fstype,
+        actor,
+    }
+}
+
+/// A mount that was told before is still by whom it was; one that is not known now is not forgotten.
+fn keep_actors(before: &[UnexpectedMount], after: &mut [UnexpectedMount]) {
+    for mount in after.iter_mut().filter(|mount| mount.actor.is_none()) {
+        let same = before.iter().find(|old| {
+            (&old.path, &old.source, &old.r#type) == (&mount.path, &mount.source, &mount.r#type)
+        });
+        mount.actor = same.and_then(|old| old.actor.clone());
     }
 }

@@ -26,6 +26,7 @@ mod root;
 mod walk;
 
 pub(crate) use self::links::{Links, handle_key};
+pub(crate) use self::mount_table::{MountLine, lines_below, mount_lines, relative};
 pub(crate) use self::root::Filesystem;
 
 /// How a scan is to be done.

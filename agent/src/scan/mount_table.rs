@@ -18,42 +18,98 @@ pub fn mount_table(root: &Path) -> io::Result<Vec<Mount>> {
     Ok(below(&table, root.as_os_str().as_bytes()))
 }
 
-fn below(table: &[u8], root: &[u8]) -> Vec<Mount> {
-    let mut found = BTreeMap::new();
-    for line in table.split(|byte| *byte == b'\n') {
-        let Some((point, fstype, source)) = fields(line) else {
-            continue;
-        };
-        let Some(relative) = relative(&point, root) else {
-            continue;
-        };
-        let Ok(path) = ImagePath::from_bytes(relative) else {
-            continue;
-        };
-        if path.is_root() {
-            continue;
-        }
-        let mount = Mount {
-            path: path.clone(),
-            source: String::from_utf8_lossy(&source).into_owned(),
-            fstype: String::from_utf8_lossy(&fstype).into_owned(),
-        };
-        found.insert(path, mount);
-    }
-    found.into_values().collect()
+/// One line of a mount table, as far as it is of interest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountLine {
+    /// Number of the mount; it may be given anew once the mount is gone.
+    pub(crate) id: u64,
+    /// Major and minor number of the file system's device.
+    pub(crate) device: (u32, u32),
+    /// Which directory of the file system is mounted.
+    pub(crate) root: Vec<u8>,
+    /// Where, as the reader of the table sees it.
+    pub(crate) point: Vec<u8>,
+    /// Type of the file system.
+    pub(crate) fstype: Vec<u8>,
+    /// What was mounted.
+    pub(crate) source: Vec<u8>,
+    /// Options of the file system itself.
+    pub(crate) options: Vec<u8>,
 }
 
-/// Mount point, type and source of a line; the fields before the lone `-` are variable in number.
-fn fields(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Vec<u8>)> {
+impl MountLine {
+    /// The line as it is attested, at this path of the root.
+    pub(crate) fn mount(&self, path: ImagePath) -> Mount {
+        Mount {
+            path,
+            source: String::from_utf8_lossy(&self.source).into_owned(),
+            fstype: String::from_utf8_lossy(&self.fstype).into_owned(),
+        }
+    }
+
+    /// An option of the file system that has a value.
+    pub(crate) fn option(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut options = self.options.split(|byte| *byte == b',');
+        options.find_map(|option| option.strip_prefix(name)?.strip_prefix(b"="))
+    }
+}
+
+/// The lines of a table in the kernel's `mountinfo` format. What is not such a line is left out.
+pub(crate) fn mount_lines(table: &[u8]) -> impl Iterator<Item = MountLine> {
+    table.split(|byte| *byte == b'\n').filter_map(line)
+}
+
+/// The lines strictly below a root (an absolute path), by their path in it; of several at one place, the last.
+pub(crate) fn lines_below(table: &[u8], root: &[u8]) -> BTreeMap<ImagePath, MountLine> {
+    let mut found = BTreeMap::new();
+    for line in mount_lines(table) {
+        let path = relative(&line.point, root).map(ImagePath::from_bytes);
+        if let Some(Ok(path)) = path
+            && !path.is_root()
+        {
+            found.insert(path, line);
+        }
+    }
+    found
+}
+
+fn below(table: &[u8], root: &[u8]) -> Vec<Mount> {
+    lines_below(table, root)
+        .into_iter()
+        .map(|(path, line)| line.mount(path))
+        .collect()
+}
+
+/// The fields before the lone `-` are variable in number.
+fn line(line: &[u8]) -> Option<MountLine> {
     let mut words = line.split(|byte| *byte == b' ');
-    let point = unescape(words.nth(4)?);
+    let id = number(words.next()?)?;
+    words.next()?;
+    let (major, minor) = std::str::from_utf8(words.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let root = unescape(words.next()?);
+    let point = unescape(words.next()?);
     let mut after = words.skip_while(|word| *word != b"-").skip(1);
     let fstype = unescape(after.next()?);
     let source = unescape(after.next().unwrap_or_default());
-    Some((point, fstype, source))
+    let options = unescape(after.next().unwrap_or_default());
+    Some(MountLine {
+        id,
+        device,
+        root,
+        point,
+        fstype,
+        source,
+        options,
+    })
 }
 
-fn relative<'a>(point: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
+fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// What is left of a mount point below a root.
+pub(crate) fn relative<'a>(point: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
     let root = root.strip_suffix(b"/").unwrap_or(root);
     point.strip_prefix(root)?.strip_prefix(b"/")
 }
@@ -105,6 +161,21 @@ mod tests {
             (mounts[2].source.as_str(), mounts[2].fstype.as_str()),
             ("/dev/x\\y", "xfs")
         );
+    }
+
+    #[test]
+    fn a_line_is_read_whole() {
+        let table = b"41 27 0:44 /@/srv /mnt/x rw,relatime shared:7 - overlay over rw,lowerdir=/l,upperdir=/u/p,workdir=/w\n";
+        let lines: Vec<_> = mount_lines(table).collect();
+        assert_eq!(lines.len(), 1);
+        let line = &lines[0];
+        assert_eq!((line.id, line.device), (41, (0, 44)));
+        assert_eq!(
+            (&line.root[..], &line.point[..]),
+            (&b"/@/srv"[..], &b"/mnt/x"[..])
+        );
+        assert_eq!(line.option(b"upperdir"), Some(&b"/u/p"[..]));
+        assert_eq!(line.option(b"upper"), None);
     }
 
     #[test]

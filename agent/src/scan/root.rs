@@ -128,6 +128,16 @@ impl Root {
         &self.inner.path
     }
 
+    /// Where a path of the root lies for everybody, while nothing is mounted over it.
+    pub(crate) fn shown(&self, path: &ImagePath) -> PathBuf {
+        if path.is_root() {
+            return self.inner.path.clone();
+        }
+        self.inner
+            .path
+            .join(std::ffi::OsStr::from_bytes(path.as_bytes()))
+    }
+
     /// Whether it is read through a private clone of its mount, below whatever is mounted over it.
     #[must_use]
     pub fn is_clone(&self) -> bool {

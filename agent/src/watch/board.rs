@@ -11,12 +11,16 @@ use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
 use super::EventSet;
+use super::report::Report;
 
 /// Places kept between two takes: a hundred thousand removals bring two each (the name, and the object without one); at
 /// some 180 bytes a place they are 45 MiB at the worst.
 const PLACE_LIMIT: usize = 262_144;
 /// Directories known to be of no interest. When full it is emptied and learnt anew.
 const IGNORED_LIMIT: usize = 65_536;
+
+/// Reports kept between two takes; they come once a minute, or by the hand of somebody who mounts in a loop.
+const REPORT_LIMIT: usize = 1_024;
 
 /// Bytes that name a place: what they mean is known to the mechanism that wrote them.
 pub(super) type Key = Box<[u8]>;
@@ -38,6 +42,7 @@ pub(super) struct Gathered {
     pub(super) seen: HashMap<Key, Seen>,
     pub(super) lost: Option<String>,
     pub(super) mounts_changed: bool,
+    pub(super) reports: Vec<Report>,
     pub(super) woken: bool,
     /// Counts the moves of directories; what was learnt under an older number may be wrong.
     pub(super) generation: u64,
@@ -45,7 +50,11 @@ pub(super) struct Gathered {
 
 impl Gathered {
     fn is_empty(&self) -> bool {
-        self.seen.is_empty() && self.lost.is_none() && !self.mounts_changed && !self.woken
+        self.seen.is_empty()
+            && self.lost.is_none()
+            && !self.mounts_changed
+            && self.reports.is_empty()
+            && !self.woken
     }
 }
 
@@ -86,6 +95,16 @@ impl Board {
 
     pub(super) fn mounts_changed(&self) {
         self.batch().state.gathered.mounts_changed = true;
+    }
+
+    /// Something that concerns more than a place.
+    pub(super) fn report(&self, report: Report) {
+        let mut batch = self.batch();
+        if batch.state.gathered.reports.len() < REPORT_LIMIT {
+            batch.state.gathered.reports.push(report);
+        } else {
+            batch.lose("overflow");
+        }
     }
 
     pub(super) fn wake(&self) {

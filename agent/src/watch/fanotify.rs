@@ -4,7 +4,6 @@
 //! writers. It reads, looks up the process, and puts the place on the board; it never hashes and never logs.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -20,9 +19,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::board::{Batch, Board, Event, Key, Seen};
+use super::canary::Canaries;
 use super::handles::{Resolver, events_of, named_key, object_key};
 use super::record::{self, Handle, Record};
-use super::{EventSet, Place, mounts};
+use super::{EventSet, Place};
 use crate::actor::Observer;
 use crate::scan::{Root, handle_key};
 
@@ -57,7 +57,12 @@ pub(super) struct FanotifyWatch {
 
 impl FanotifyWatch {
     /// Marks the superblocks and starts to read.
-    pub(super) fn start(root: &Root, scope: &Scope, board: &Arc<Board>) -> io::Result<Self> {
+    pub(super) fn start(
+        root: &Root,
+        scope: &Scope,
+        board: &Arc<Board>,
+        canaries: &Arc<Canaries>,
+    ) -> io::Result<Self> {
         let group = Fanotify::init(InitFlags::from_bits_retain(GROUP), EventFFlags::empty())?;
         let mut limits = vec![
             "processes are looked up when their event is read: one that has ended by then is not named".to_owned(),
@@ -74,17 +79,10 @@ impl FanotifyWatch {
                 )),
             }
         }
-        let table = match mounts::open_table() {
-            Ok(table) => Some(table),
-            Err(error) => {
-                limits.push(format!("changes of the mount table are not told: {error}"));
-                None
-            }
-        };
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
         let reader = Reader {
             group,
-            table,
+            canaries: Arc::clone(canaries),
             stop: Arc::clone(&stop),
             board: Arc::clone(board),
             root: root.clone(),
@@ -130,7 +128,7 @@ impl Drop for FanotifyWatch {
 
 struct Reader {
     group: Fanotify,
-    table: Option<File>,
+    canaries: Arc<Canaries>,
     stop: Arc<OwnedFd>,
     board: Arc<Board>,
     root: Root,
@@ -141,7 +139,6 @@ struct Reader {
 #[derive(Default)]
 struct Ready {
     stop: bool,
-    mounts: bool,
     events: bool,
 }
 
@@ -159,9 +156,6 @@ impl Reader {
             if ready.stop {
                 return;
             }
-            if ready.mounts {
-                self.board.mounts_changed();
-            }
             if ready.events {
                 if let Err(errno) = self.drain(&mut buffer) {
                     return self.board.lose(&ended(errno));
@@ -175,10 +169,6 @@ impl Reader {
     fn poll(&self, pause: Option<Instant>) -> Result<Ready, Errno> {
         let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         let mut meanings = vec![Meaning::Stop];
-        if let Some(table) = &self.table {
-            descriptors.push(PollFd::new(table, PollFlags::PRI));
-            meanings.push(Meaning::Mounts);
-        }
         if pause.is_none() {
             descriptors.push(PollFd::new(&self.group, PollFlags::IN));
             meanings.push(Meaning::Events);
@@ -193,9 +183,6 @@ impl Reader {
             let told = descriptor.revents();
             match meaning {
                 Meaning::Stop => ready.stop = told.intersects(PollFlags::IN),
-                Meaning::Mounts => {
-                    ready.mounts = told.intersects(PollFlags::PRI | PollFlags::ERR);
-                }
                 Meaning::Events => {
                     ready.events = told.intersects(PollFlags::IN | PollFlags::ERR);
                 }
@@ -227,6 +214,7 @@ impl Reader {
                 Ok(record) if record.mask & libc::FAN_Q_OVERFLOW != 0 => {
                     self.board.lose("overflow")
                 }
+                Ok(record) if self.is_canary(&record) => {}
                 Ok(record) => told.push((
                     record,
                     record.object.filter(|object| self.is_linked(object)),
@@ -281,6 +269,15 @@ impl Reader {
         }
     }
 
+    fn is_canary(&self, record: &Record<'_>) -> bool {
+        record.object.is_some_and(|object| {
+            self.canaries.any_expected()
+                && self
+                    .canaries
+                    .hear(&handle_key([0; 8], object.kind, object.bytes))
+        })
+    }
+
     fn is_linked(&self, object: &Handle<'_>) -> bool {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
@@ -306,7 +303,6 @@ fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, e
 /// What a descriptor in the poll stands for.
 enum Meaning {
     Stop,
-    Mounts,
     Events,
 }
 

@@ -34,6 +34,7 @@ const BEING_MADE: Duration = Duration::from_micros(500);
 
 const OBJECT: u8 = 0;
 const NAMED: u8 = 1;
+const INODE: u8 = 2;
 
 /// The key of an object that came without a name.
 pub(super) fn object_key(handle: &Handle<'_>) -> Vec<u8> {
@@ -52,6 +53,14 @@ pub(super) fn named_key(named: &Named<'_>) -> Vec<u8> {
     let mut key = vec![NAMED, u8::try_from(directory.len()).unwrap_or(u8::MAX)];
     key.extend(directory);
     key.extend(named.name);
+    key
+}
+
+/// The key of an object whose file system has no handles.
+pub(super) fn inode_key(dev: u64, ino: u64) -> Vec<u8> {
+    let mut key = vec![INODE];
+    key.extend(dev.to_le_bytes());
+    key.extend(ino.to_le_bytes());
     key
 }
 

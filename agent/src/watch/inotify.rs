@@ -19,17 +19,17 @@ use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind};
 use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::board::{Board, Event, Key, Seen};
+use super::canary::Canaries;
 use super::fanotify::now;
 use super::handles::in_scope;
-use super::{EventSet, Place, WatchError, mounts};
+use super::{EventSet, Place, WatchError};
 use crate::scan::Root;
 
 /// Events that may wait for our thread; beyond, they are lost and said to be.
 const QUEUE_LIMIT: usize = 65_536;
-/// How often the mount table and the end are looked for.
+/// How often the end is looked for.
 const TICK: Duration = Duration::from_millis(200);
 /// Standing limits kept; the statement lists no more.
 const LIMIT_LIMIT: usize = 64;
@@ -52,6 +52,7 @@ impl NotifyWatch {
         path: &Path,
         scope: &Scope,
         board: &Arc<Board>,
+        canaries: &Arc<Canaries>,
         refused: &std::io::Error,
     ) -> Result<Self, WatchError> {
         let (sender, receiver) = sync_channel(QUEUE_LIMIT);
@@ -79,6 +80,7 @@ impl NotifyWatch {
             root: root.clone(),
             scope: scope.clone(),
             board: Arc::clone(board),
+            canaries: Arc::clone(canaries),
             limits: Arc::clone(&limits),
             ended: Arc::clone(&ended),
         };
@@ -173,22 +175,19 @@ struct Follower {
     root: Root,
     scope: Scope,
     board: Arc<Board>,
+    canaries: Arc<Canaries>,
     limits: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
 
 impl Follower {
     fn run(mut self, receiver: &Receiver<Told>) {
-        let table = mounts::open_table().ok();
         while !self.ended.load(Ordering::Acquire) {
             match receiver.recv_timeout(TICK) {
                 Ok(Ok(event)) => self.tell(&event),
                 Ok(Err(error)) => self.board.lose(&format!("inotify: {error}")),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if table.as_ref().is_some_and(changed) {
-                self.board.mounts_changed();
             }
         }
     }
@@ -201,6 +200,9 @@ impl Follower {
             return;
         };
         for path in &event.paths {
+            if self.is_canary(path) {
+                continue;
+            }
             let Some(place) = self.place(path) else {
                 continue;
             };
@@ -222,6 +224,11 @@ impl Follower {
                 self.board.batch().add(other.as_bytes(), &told);
             }
         }
+    }
+
+    fn is_canary(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        name.starts_with(b"#") && path.parent() == Some(&self.base) && self.canaries.hear(name)
     }
 
     fn place(&self, path: &Path) -> Option<ImagePath> {
@@ -305,13 +312,4 @@ fn kinds(kind: EventKind) -> Option<(EventSet, bool)> {
         EventKind::Remove(_) => (EventSet::DELETE, true),
         EventKind::Any | EventKind::Other => (EventSet::MODIFY, true),
     })
-}
-
-fn changed(table: &fs::File) -> bool {
-    let mut descriptors = [PollFd::new(table, PollFlags::PRI)];
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    rustix::event::poll(&mut descriptors, Some(&at_once)).is_ok_and(|count| count > 0)
 }

@@ -4,7 +4,7 @@
 //! paths, on the thread of whoever asks. What was lost is said as [`Lost`], never left out.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use attestation::path::ImagePath;
@@ -14,19 +14,32 @@ use attestation::time::Timestamp;
 use thiserror::Error;
 
 use self::board::Board;
+use self::canary::Canaries;
+use self::devices::Devices;
 use self::fanotify::FanotifyWatch;
 use self::inotify::NotifyWatch;
+use self::lookout::{Calls, Lookout};
+use crate::actor::Users;
 use crate::scan::Root;
 
 pub use self::events::EventSet;
+pub use self::report::{Aliased, ForeignMount, Inode, RawWrite, Report};
 
 mod board;
+mod canary;
+mod clock;
+mod devices;
 mod events;
 mod fanotify;
 mod handles;
 mod inotify;
+mod lookout;
+mod mappings;
 mod mounts;
+mod namespaces;
+mod processes;
 pub mod record;
+mod report;
 
 /// Something happened at this path.
 #[derive(Clone, Debug)]
@@ -63,13 +76,19 @@ pub struct Taken {
     pub lost: Option<Lost>,
     /// The mount table changed.
     pub mounts_changed: bool,
+    /// What concerns more than one place, in the order in which it was told.
+    pub reports: Vec<Report>,
     /// A [`Waker`] was used.
     pub woken: bool,
 }
 
 impl Taken {
     fn says_something(&self) -> bool {
-        !self.places.is_empty() || self.lost.is_some() || self.mounts_changed || self.woken
+        !self.places.is_empty()
+            || self.lost.is_some()
+            || self.mounts_changed
+            || !self.reports.is_empty()
+            || self.woken
     }
 }
 
@@ -95,6 +114,13 @@ pub enum WatchError {
 pub struct Watch {
     board: Arc<Board>,
     mechanism: Mechanism,
+    lookout: Lookout,
+    root: Root,
+    users: Mutex<Users>,
+    /// Ends with the watch.
+    _devices: Option<Devices>,
+    /// What is not watched for as long as this lasts.
+    limits: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -110,30 +136,60 @@ impl Watch {
     /// When no mechanism works here.
     pub fn start(root: &Root, path: &Path, scope: &Scope) -> Result<Self, WatchError> {
         let board = Arc::new(Board::default());
-        let refused = match FanotifyWatch::start(root, scope, &board) {
-            Ok(watch) => {
-                return Ok(Self {
-                    board,
-                    mechanism: Mechanism::Fanotify(watch),
-                });
+        let canaries = Arc::new(Canaries::default());
+        let mechanism = match FanotifyWatch::start(root, scope, &board, &canaries) {
+            Ok(watch) => Mechanism::Fanotify(watch),
+            Err(refused) => {
+                tracing::info!(%refused, "no fanotify, watching by inotify");
+                let watch = NotifyWatch::start(root, path, scope, &board, &canaries, &refused)?;
+                Mechanism::Notify(watch)
             }
-            Err(refused) => refused,
         };
-        tracing::info!(%refused, "no fanotify, watching by inotify");
-        let watch = NotifyWatch::start(root, path, scope, &board, &refused)?;
+        Self::beside(root, board, &canaries, mechanism)
+    }
+
+    /// The watch, with what watches beside it.
+    fn beside(
+        root: &Root,
+        board: Arc<Board>,
+        canaries: &Arc<Canaries>,
+        mechanism: Mechanism,
+    ) -> Result<Self, WatchError> {
+        let calls = match &mechanism {
+            Mechanism::Fanotify(_) => Calls::Handle,
+            Mechanism::Notify(_) => Calls::Name,
+        };
+        let lookout = Lookout::start(root, &board, canaries, calls).map_err(WatchError::Thread)?;
+        let (devices, limits) = match Devices::start(root, &board) {
+            Ok(devices) => (devices, Vec::new()),
+            Err(limit) => (None, vec![limit]),
+        };
         Ok(Self {
             board,
-            mechanism: Mechanism::Notify(watch),
+            mechanism,
+            lookout,
+            root: root.clone(),
+            users: Mutex::default(),
+            _devices: devices,
+            limits,
         })
     }
 
     /// Which rung of the ladder this is, and in words what it does not see.
     #[must_use]
     pub fn coverage(&self) -> WatchCoverage {
-        match &self.mechanism {
+        let mut coverage = match &self.mechanism {
             Mechanism::Fanotify(watch) => watch.coverage(),
             Mechanism::Notify(watch) => watch.coverage(),
-        }
+        };
+        coverage.limits.extend(self.lookout.limits());
+        coverage.limits.extend(self.limits.iter().cloned());
+        coverage
+    }
+
+    /// Has what is otherwise looked at every minute looked at now: other mount namespaces, mappings.
+    pub fn look_around(&self) {
+        self.lookout.look_around();
     }
 
     /// Waits until there is something to say, somebody wakes it, or the time is over.
@@ -167,8 +223,18 @@ impl Watch {
             places,
             lost: gathered.lost.map(|cause| Lost { cause }),
             mounts_changed: gathered.mounts_changed,
+            reports: self.named(gathered.reports),
             woken: gathered.woken,
         }
+    }
+
+    /// Reports with the names of their users.
+    fn named(&self, mut reports: Vec<Report>) -> Vec<Report> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        for actor in reports.iter_mut().flat_map(Report::actors) {
+            users.name(&self.root, actor);
+        }
+        reports
     }
 
     /// What ends a [`Watch::take`] from another thread.
@@ -193,5 +259,16 @@ impl Waker {
     }
 }
 
+/// The number of the mount that a path lies on, as mount tables have it.
+fn mount_of(path: &Path) -> Option<u64> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    let wanted = rustix::fs::StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(rustix::fs::CWD, path, flags, wanted).ok()?;
+    let told = stat.stx_mask & wanted.bits() != 0;
+    told.then_some(stat.stx_mnt_id)
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_beside;

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::sys::HANDLE_LIMIT;
 
+/// `FAN_EVENT_INFO_TYPE_MNT` (Linux 6.14): the number of a mount.
+const INFO_MOUNT: u8 = 7;
 /// The one version of the header that there is.
 const VERSION: u8 = 3;
 const HEADER: usize = 24;
@@ -62,6 +64,8 @@ pub struct Record<'b> {
     pub named: Option<Named<'b>>,
     /// The new name of a rename.
     pub renamed: Option<Named<'b>>,
+    /// The number of a mount that came or went, which is never given anew.
+    pub mount: Option<u64>,
 }
 
 /// The records in what one `read` of the group gave. After an error there is nothing more.
@@ -143,6 +147,7 @@ fn record<'b>(buffer: &mut Reader<'b>) -> Result<Record<'b>, RecordError> {
         object: None,
         named: None,
         renamed: None,
+        mount: None,
     };
     while !whole.0.is_empty() {
         information(&mut whole, &mut record)?;
@@ -167,6 +172,11 @@ fn information<'b>(whole: &mut Reader<'b>, record: &mut Record<'b>) -> Result<()
             record.named = Some(named(&mut info)?);
         }
         libc::FAN_EVENT_INFO_TYPE_NEW_DFID_NAME => record.renamed = Some(named(&mut info)?),
+        INFO_MOUNT => {
+            // The number is aligned: four bytes lie before it.
+            info.take(info.0.len().saturating_sub(8))?;
+            record.mount = Some(info.u64()?);
+        }
         // A kind of a later kernel says nothing that was asked for.
         _ => {}
     }
@@ -262,6 +272,17 @@ mod tests {
         assert_eq!(records[1].named.unwrap().directory.bytes, b"old");
         assert_eq!(records[1].renamed.unwrap().name, b"b");
         assert_eq!(records[2].mask, libc::FAN_Q_OVERFLOW);
+    }
+
+    #[test]
+    fn the_number_of_a_mount_is_found() {
+        let mut info = vec![INFO_MOUNT, 0];
+        info.extend(16_u16.to_ne_bytes());
+        info.extend([0; 4]);
+        info.extend(0x8000_0626_u64.to_ne_bytes());
+        let attach = event(0x0100_0000, &[info]);
+        let record = parse(&attach).next().unwrap().unwrap();
+        assert_eq!((record.mount, record.pid), (Some(0x8000_0626), 42));
     }
 
     #[test]
