@@ -13,6 +13,7 @@ use attestation::statement::AgentFacts;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::actor::Attribution;
 use crate::chain::Chain;
 use crate::clock;
 use crate::config::AgentSettings;
@@ -138,6 +139,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         root: settings.root.clone(),
         threads: settings.scan_threads,
         cmdline: settings.cmdline,
+        attribution: Attribution::new(settings.cmdline, settings.sessions, settings.arguments),
         interval: settings.interval,
         rescan: settings.rescan,
         enrolled_interval: Duration::from_secs(identity.interval.max(1)),

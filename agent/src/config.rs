@@ -10,6 +10,8 @@ use attestation::digest::Digest;
 use attestation::key::PublicKey;
 use serde::Deserialize;
 
+use crate::actor::Collect;
+
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/pristine/agent.toml";
 
@@ -41,6 +43,10 @@ pub struct AgentSettings {
     pub rescan: Option<Duration>,
     /// Whether command lines of actors are attested.
     pub cmdline: bool,
+    /// What is collected of logins.
+    pub sessions: Collect,
+    /// Whether the arguments of commands in them are: they can hold secrets.
+    pub arguments: bool,
     /// Bytes of disk for the spool.
     pub spool_limit: u64,
     /// Threads of a scan; 0: as many as there are processors.
@@ -72,6 +78,8 @@ impl AgentSettings {
             interval: None,
             rescan: None,
             cmdline: true,
+            sessions: Collect::default(),
+            arguments: false,
             spool_limit: 64 * 1024 * 1024,
             scan_threads: 0,
             config_sha256: None,
@@ -171,6 +179,12 @@ impl AgentConfig {
             return Err(value(path, "rescan", reason));
         }
         settings.cmdline = raw.cmdline.unwrap_or(true);
+        settings.sessions = raw.sessions.unwrap_or_default();
+        settings.arguments = raw.arguments.unwrap_or(false);
+        if settings.arguments && settings.sessions != Collect::Commands {
+            let reason = "is for `sessions = \"commands\"` only".to_owned();
+            return Err(value(path, "arguments", reason));
+        }
         if let Some(limit) = raw.limits.spool {
             settings.spool_limit = limit
                 .bytes()
@@ -228,7 +242,7 @@ struct Raw {
     publishers: Vec<RawPublisher>,
     interval: Option<u64>,
     rescan: Option<u64>,
-    sessions: Option<Sessions>,
+    sessions: Option<Collect>,
     arguments: Option<bool>,
     cmdline: Option<bool>,
     #[serde(default)]
@@ -250,14 +264,6 @@ struct RawLimits {
     spool: Option<Size>,
     reread_cpu: Option<f64>,
     memory: Option<Size>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Sessions {
-    Off,
-    Logins,
-    Commands,
 }
 
 /// A number of bytes, or one with a binary unit.
@@ -293,14 +299,7 @@ impl Size {
 
 /// Keys of the format that this version does nothing with: whoever sets one is told, each in a line of its own.
 fn warn_of_no_effect(raw: &Raw) {
-    let sessions = raw.sessions.is_some_and(|kind| kind != Sessions::Off);
     let keys = [
-        (sessions, "sessions", "no login sessions are collected"),
-        (
-            raw.arguments == Some(true),
-            "arguments",
-            "no arguments of commands are collected",
-        ),
         (
             raw.limits.memory.is_some(),
             "limits.memory",
@@ -503,7 +502,13 @@ mod tests {
         assert_eq!(settings.root, PathBuf::from("/srv"));
         assert_eq!(settings.interval, Some(Duration::from_secs(5)));
         assert_eq!(settings.spool_limit, 32 << 20);
-        assert!(!settings.cmdline);
+        assert!(!settings.cmdline && !settings.arguments);
+        assert_eq!(settings.sessions, Collect::Commands);
+        let settings = load("sessions = \"logins\"\n").unwrap();
+        assert_eq!(settings.sessions, Collect::Logins);
+        assert!(load("arguments = true\n").unwrap().arguments);
+        let refused = load("sessions = \"logins\"\narguments = true\n").unwrap_err();
+        assert!(refused.contains("arguments"));
         assert_eq!(
             load("rescan = 5\n").unwrap().rescan,
             Some(Duration::from_secs(5))

@@ -17,6 +17,10 @@ use serde::Serialize;
 const DIFFERENCES_BYTES: usize = 560 * 1024;
 /// Bytes for what was touched.
 const TOUCHED_BYTES: usize = 160 * 1024;
+/// Bytes for logins, where the rest leaves so many.
+const SESSIONS_BYTES: usize = 96 * 1024;
+/// Bytes of a statement, and what of them its place in the chain, counted last, may need.
+const STATEMENT_BYTES: usize = (1 << 20) - 4 * 1024;
 /// Bytes for each of the other lists.
 const LIST_BYTES: usize = 64 * 1024;
 
@@ -96,6 +100,14 @@ pub struct Composed {
     pub unlisted: bool,
 }
 
+impl Composed {
+    /// Bytes that are left for logins.
+    pub fn room(&self) -> usize {
+        let rest = self.statement.to_payload().len();
+        STATEMENT_BYTES.saturating_sub(rest).min(SESSIONS_BYTES)
+    }
+}
+
 /// Makes the statement.
 pub fn compose(report: &Report<'_>) -> Composed {
     let (differences, differences_total) = match report.told {
@@ -133,6 +145,7 @@ pub fn compose(report: &Report<'_>) -> Composed {
         grown_total: None,
         touched,
         touched_total,
+        // Logins come last, in what room is left.
         sessions: Vec::new(),
         sessions_total: None,
         agent: report.agent.clone(),

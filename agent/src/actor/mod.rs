@@ -1,212 +1,128 @@
-//! Who did it: what `/proc` tells of a process at the moment when its event is read.
+//! Who did it. Processes are followed from their start by the process connector and by what they open to run; where that is
+//! not granted, they are looked up when their event is read.
 //!
-//! A process that is gone by then stays unknown; nothing is guessed from a number that may have been given anew.
+//! A number that may have been given anew is never guessed from: a process that nobody saw is told by its number alone.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use attestation::statement::{Actor, Ancestor, Confidence};
+use attestation::statement::Actor;
 
+pub(crate) use self::digests::ExeDigests;
+pub(crate) use self::doer::Doer;
+pub(crate) use self::follower::Trouble;
+pub(crate) use self::lookup::Observer;
+pub use self::sessions::Collect;
+pub(crate) use self::sessions::Told;
 pub use self::users::{Users, user_name};
+pub(crate) use self::witness::Witness;
 
+pub mod connector;
 mod control_group;
+mod digests;
+mod doer;
+mod follower;
+mod image;
+mod login;
+mod lookup;
 mod process;
+mod program;
+mod sessions;
+mod socket;
+mod table;
 mod users;
+mod utmp;
+mod witness;
 
-/// Processes remembered; when full all are forgotten and learnt anew.
-const CACHE_LIMIT: usize = 4_096;
-/// Parents told of one process.
-const ANCESTOR_LIMIT: usize = 8;
-/// How long a process that is gone may still be taken for the one that was seen under its number.
-const AFTERLIFE: Duration = Duration::from_secs(1);
+use self::follower::Follower;
 
-/// Looks up processes, remembering by number and start time what it found.
-#[derive(Debug)]
-pub struct Observer {
-    known: HashMap<u32, Known>,
-    now: Instant,
+/// What is asked of those who did something, and what was seen of logins: shared by the watch that sees and the engine
+/// that tells.
+#[derive(Clone, Debug)]
+pub struct Attribution {
+    cmdline: bool,
+    arguments: bool,
+    ledger: Arc<Mutex<sessions::Ledger>>,
 }
 
-#[derive(Debug)]
-struct Known {
-    start: u64,
-    parent: u32,
-    exe: Option<String>,
-    seen: Instant,
-    /// The whole of it; parents are looked up in less detail.
-    actor: Option<Arc<Actor>>,
-}
-
-impl Default for Observer {
-    fn default() -> Self {
+impl Attribution {
+    /// With or without command lines of actors, logins, and arguments of the commands in them.
+    #[must_use]
+    pub fn new(cmdline: bool, collect: Collect, arguments: bool) -> Self {
         Self {
-            known: HashMap::new(),
-            now: Instant::now(),
+            cmdline,
+            arguments: arguments && collect == Collect::Commands,
+            ledger: Arc::new(Mutex::new(sessions::Ledger::new(collect))),
+        }
+    }
+
+    /// Whether the next statement has something to say of logins.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.ledger().has_news()
+    }
+
+    /// What changed of logins since the last statement, in at most so many bytes.
+    pub(crate) fn tell(&self, bytes: usize, name: impl Fn(u32) -> Option<String>) -> Told {
+        self.ask_utmp();
+        let mut told = self.ledger().tell(bytes);
+        for session in &mut told.sessions {
+            session.user = name(session.auid);
+        }
+        told
+    }
+
+    /// They are in a statement that is kept.
+    pub(crate) fn clear(&self, told: &Told) {
+        self.ledger().clear(told);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, sessions::Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks up sessions whose peer no process told in the login records.
+    fn ask_utmp(&self) {
+        let mut ledger = self.ledger();
+        if ledger.of_unknown_peers().next().is_none() {
+            return;
+        }
+        for record in utmp::read() {
+            let session = ledger
+                .of_unknown_peers()
+                .find(|(_, living)| living.contains(&record.pid))
+                .map(|(session, _)| session);
+            if let Some(session) = session {
+                if let Some(host) = record.host {
+                    ledger.is_from(session, host);
+                }
+                if let Some(tty) = record.tty {
+                    ledger.is_on(session, tty);
+                }
+            }
         }
     }
 }
 
-impl Observer {
-    /// Begins a batch of events: within it a process is looked at once.
-    pub fn begin(&mut self) {
-        self.now = Instant::now();
-        if self.known.len() > CACHE_LIMIT {
-            self.known.clear();
-        }
-    }
-
-    /// The process with this number, as it is now.
-    pub fn observe(&mut self, pid: i32) -> Arc<Actor> {
-        let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid > 0) else {
-            return Arc::new(Actor::default());
-        };
-        self.look(pid);
-        let Some(known) = self.known.get(&pid) else {
-            return Arc::new(Actor {
-                pid,
-                confidence: Confidence::Low,
-                ..Actor::default()
-            });
-        };
-        if let Some(actor) = &known.actor {
-            return Arc::clone(actor);
-        }
-        let actor = Arc::new(self.describe(pid));
-        if let Some(known) = self.known.get_mut(&pid) {
-            known.actor = Some(Arc::clone(&actor));
-        }
-        actor
-    }
-
-    /// Brings what is known of a process up to date, or forgets it.
-    fn look(&mut self, pid: u32) {
-        if self
-            .known
-            .get(&pid)
-            .is_some_and(|known| known.seen == self.now)
-        {
-            return;
-        }
-        let Some(birth) = process::birth(pid) else {
-            let recent = |known: &Known| self.now.saturating_duration_since(known.seen) < AFTERLIFE;
-            if !self.known.get(&pid).is_some_and(recent) {
-                self.known.remove(&pid);
-            }
-            return;
-        };
-        let exe = process::exe(pid);
-        if let Some(known) = self.known.get_mut(&pid)
-            && (known.start, known.parent) == (birth.start, birth.parent)
-            && known.exe == exe
-        {
-            known.seen = self.now;
-            // Between its exec and its first instruction a process has no command line yet.
-            known.actor = known.actor.take().filter(|actor| actor.cmdline.is_some());
-            return;
-        }
-        let known = Known {
-            start: birth.start,
-            parent: birth.parent,
-            exe,
-            seen: self.now,
-            actor: None,
-        };
-        self.known.insert(pid, known);
-    }
-
-    fn describe(&mut self, pid: u32) -> Actor {
-        let mut actor = process::read(pid);
-        actor.ancestors = self.ancestors(pid);
-        // What was read belongs to this process only if it is still the same one.
-        let start = self.known.get(&pid).map(|known| known.start);
-        if process::birth(pid).map(|birth| birth.start) != start {
-            return Actor {
-                pid,
-                confidence: Confidence::Low,
-                ..Actor::default()
-            };
-        }
-        actor.confidence = if actor.exe.is_some() {
-            Confidence::Medium
-        } else {
-            Confidence::Low
-        };
-        actor
-    }
-
-    fn ancestors(&mut self, pid: u32) -> Vec<Ancestor> {
-        let mut ancestors = Vec::new();
-        let mut parent = self.known.get(&pid).map_or(0, |known| known.parent);
-        while parent > 0 && ancestors.len() < ANCESTOR_LIMIT {
-            self.look(parent);
-            let Some(known) = self.known.get(&parent) else {
-                break;
-            };
-            ancestors.push(Ancestor {
-                pid: parent,
-                exe: known.exe.clone(),
-            });
-            parent = known.parent;
-        }
-        ancestors
+impl Default for Attribution {
+    fn default() -> Self {
+        Self::new(true, Collect::default(), false)
     }
 }
 
-#[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_wrap,
-    reason = "a test may stop at the first surprise"
-)]
-mod tests {
-    use std::process::{Command, Stdio};
+/// Whether one is the other with less known of it.
+pub(crate) fn knows_less(one: &Actor, other: &Actor) -> bool {
+    one.pid == other.pid && one.exe.is_none() && other.exe.is_some()
+}
 
-    use super::*;
+pub(crate) mod clock {
+    //! The clock that process events are told by.
 
-    #[test]
-    fn a_living_process_is_described_with_its_parents() {
-        let mut observer = Observer::default();
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let actor = loop {
-            observer.begin();
-            let actor = observer.observe(child.id() as i32);
-            if actor.cmdline.as_deref() == Some("sleep 60") || Instant::now() > deadline {
-                break actor;
-            }
-        };
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(actor.cmdline.as_deref(), Some("sleep 60"));
-        assert_eq!(actor.confidence, Confidence::Medium);
-        assert!(actor.exe.as_deref().unwrap().starts_with('/'));
-        assert_eq!(actor.ancestors[0].pid, std::process::id());
-        assert!(actor.uid.is_some() && actor.euid.is_some());
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_a_number() {
-        let mut child = Command::new("true").spawn().unwrap();
-        child.wait().unwrap();
-        let actor = Observer::default().observe(child.id() as i32);
-        assert_eq!(
-            (actor.pid, actor.exe.as_deref(), actor.confidence),
-            (child.id(), None, Confidence::Low)
-        );
-    }
-
-    #[test]
-    fn a_repeat_within_a_batch_is_the_same_value() {
-        let mut observer = Observer::default();
-        let pid = std::process::id() as i32;
-        assert!(Arc::ptr_eq(&observer.observe(pid), &observer.observe(pid)));
-        observer.begin();
-        let again = observer.observe(pid);
-        assert!(Arc::ptr_eq(&again, &observer.observe(pid)));
+    /// Nanoseconds of the clock that process events are told by.
+    pub(crate) fn monotonic() -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        u64::try_from(time.tv_sec)
+            .unwrap_or(0)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
     }
 }

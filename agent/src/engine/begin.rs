@@ -215,7 +215,7 @@ impl Engine {
             return Ok(());
         }
         let root = Root::open(&self.parts.root, scope)?;
-        let watch = Watch::start(&root, &self.parts.root, scope)?;
+        let watch = Watch::start(&root, &self.parts.root, scope, &self.parts.attribution)?;
         self.parts.link.set_waker(Some(watch.waker()));
         // The watch before ends only now: there is no moment without one.
         self.eyes = Some(Eyes {

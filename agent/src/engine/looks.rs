@@ -38,6 +38,9 @@ impl Engine {
         if taken.mounts_changed {
             self.check_mounts();
         }
+        if taken.login_of_root {
+            self.monitor.event(Instant::now(), Event::Changed);
+        }
     }
 
     fn look_at_place(&mut self, mut place: Place) {

@@ -29,6 +29,7 @@ use self::begin::Eyes;
 use self::group::Group;
 use self::sweep::{Occasion, Sweep};
 use self::touched::TouchedSet;
+use crate::actor::Attribution;
 use crate::chain::Chain;
 use crate::clock;
 use crate::event::Observer;
@@ -72,6 +73,8 @@ pub struct EngineParts {
     pub threads: usize,
     /// Whether command lines of actors are attested.
     pub cmdline: bool,
+    /// What is asked of those who did something, and what was seen of logins.
+    pub attribution: Attribution,
     /// A shorter interval than the collector's.
     pub interval: Option<Duration>,
     /// A shorter time between rescans than the default.

@@ -9,6 +9,7 @@ use attestation::time::Timestamp;
 use super::gaps::gap;
 use super::group::{Compared, Group};
 use super::{Engine, count};
+use crate::actor::{Told as Sessions, user_name};
 use crate::chain::{ChainError, Signed};
 use crate::clock;
 use crate::event::AgentEvent;
@@ -29,7 +30,7 @@ impl Engine {
     /// Signs a statement, if one may be signed now.
     pub(super) fn attest(&mut self, quiet: bool, goodbye: bool) {
         let now = Instant::now();
-        let quiet = quiet && self.touched.is_empty();
+        let quiet = quiet && self.touched.is_empty() && !self.parts.attribution.has_news();
         if quiet && (self.parts.link.challenges(now) == 0 || self.parts.chain.quiet_waits()) {
             // Without a challenge it would make nobody fresh; it waits until it can.
             self.parts.link.uplink.notify_one();
@@ -44,10 +45,14 @@ impl Engine {
             self.open_gap(gap(since, clock::now(), "spool"));
             self.monitor.event(now, Event::RescanWanted);
         }
-        let (composed, listed) = self.report(now, goodbye);
+        let (mut composed, listed) = self.report(now, goodbye);
         let unlisted = composed.unlisted;
+        let sessions = self.sessions(&mut composed);
         match self.parts.chain.sign(composed.statement, quiet) {
-            Ok(signed) => self.attested(now, signed, quiet, unlisted, listed),
+            Ok(signed) => {
+                self.parts.attribution.clear(&sessions);
+                self.attested(now, signed, quiet, unlisted, listed);
+            }
             Err(ChainError::Spool(SpoolError::Full)) => self.spool_full(now),
             Err(error) => {
                 let error = crate::journal::chain(&error);
@@ -118,6 +123,19 @@ impl Engine {
             _ => None,
         };
         (composed, listed)
+    }
+
+    /// Logins, in what room the rest of the statement leaves.
+    fn sessions(&self, composed: &mut Composed) -> Sessions {
+        if !self.parts.attribution.has_news() {
+            return Sessions::default();
+        }
+        let name = |uid| user_name(&self.eyes.as_ref()?.root, uid);
+        let told = self.parts.attribution.tell(composed.room(), name);
+        let predicate = &mut composed.statement.predicate;
+        predicate.sessions.clone_from(&told.sessions);
+        predicate.sessions_total = told.total;
+        told
     }
 
     fn attested(

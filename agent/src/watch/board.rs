@@ -7,15 +7,17 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
 use super::EventSet;
 use super::report::Report;
+use crate::actor::{Doer, knows_less};
 
 /// Places kept between two takes: a hundred thousand removals bring two each (the name, and the object without one); at
 /// some 180 bytes a place they are 45 MiB at the worst.
 const PLACE_LIMIT: usize = 262_144;
+/// From here on actors are told without command line and parents, which take the most: ten times as much as a place.
+const CROWD: usize = 32_768;
 /// Directories known to be of no interest. When full it is emptied and learnt anew.
 const IGNORED_LIMIT: usize = 65_536;
 
@@ -30,7 +32,7 @@ pub(super) type Key = Box<[u8]>;
 pub(super) struct Seen {
     pub(super) events: EventSet,
     pub(super) subtree: bool,
-    pub(super) actor: Option<Arc<Actor>>,
+    pub(super) actor: Option<Arc<Doer>>,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) count: u64,
@@ -43,6 +45,7 @@ pub(super) struct Gathered {
     pub(super) lost: Option<String>,
     pub(super) mounts_changed: bool,
     pub(super) reports: Vec<Report>,
+    pub(super) login_of_root: bool,
     pub(super) woken: bool,
     /// Counts the moves of directories; what was learnt under an older number may be wrong.
     pub(super) generation: u64,
@@ -54,6 +57,7 @@ impl Gathered {
             && self.lost.is_none()
             && !self.mounts_changed
             && self.reports.is_empty()
+            && !self.login_of_root
             && !self.woken
     }
 }
@@ -75,7 +79,7 @@ pub(super) struct State {
 pub(super) struct Event {
     pub(super) events: EventSet,
     pub(super) subtree: bool,
-    pub(super) actor: Option<Arc<Actor>>,
+    pub(super) actor: Option<Arc<Doer>>,
     pub(super) at: Timestamp,
 }
 
@@ -105,6 +109,15 @@ impl Board {
         } else {
             batch.lose("overflow");
         }
+    }
+
+    pub(super) fn root_logged_in(&self) {
+        self.batch().state.gathered.login_of_root = true;
+    }
+
+    /// Whether so much waits to be taken that less is told of each place.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().gathered.seen.len() >= CROWD
     }
 
     pub(super) fn wake(&self) {
@@ -224,12 +237,9 @@ impl Seen {
         self.first = self.first.min(other.first);
         if other.last >= self.last {
             self.last = other.last;
-            let knows_less = |one: &Actor, old: &Actor| {
-                one.pid == old.pid && one.exe.is_none() && old.exe.is_some()
-            };
             match (&self.actor, &other.actor) {
                 (_, None) => {}
-                (Some(old), Some(new)) if knows_less(new, old) => {}
+                (Some(old), Some(new)) if knows_less(&new.actor, &old.actor) => {}
                 (_, Some(new)) => self.actor = Some(Arc::clone(new)),
             }
         }
@@ -239,6 +249,8 @@ impl Seen {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use attestation::statement::Actor;
+
     use super::*;
 
     fn event(events: EventSet, at: i64, pid: u32, exe: Option<&str>) -> Event {
@@ -250,7 +262,7 @@ mod tests {
         Event {
             events,
             subtree: false,
-            actor: Some(Arc::new(actor)),
+            actor: Some(Arc::new(Doer::from(actor))),
             at: Timestamp::from_micros(at),
         }
     }
@@ -271,8 +283,11 @@ mod tests {
             (2, 1, 2)
         );
         assert_eq!(a.events, EventSet::CREATE.union(EventSet::MODIFY));
-        assert_eq!(a.actor.as_ref().unwrap().exe.as_deref(), Some("./bin/one"));
-        let b = gathered.seen[&b"b"[..]].actor.as_ref().unwrap();
+        assert_eq!(
+            a.actor.as_ref().unwrap().actor.exe.as_deref(),
+            Some("./bin/one")
+        );
+        let b = &gathered.seen[&b"b"[..]].actor.as_ref().unwrap().actor;
         assert_eq!((b.pid, b.exe.as_deref()), (8, None));
         assert!(board.take(Duration::ZERO).is_empty());
     }

@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use attestation::path::ImagePath;
-use attestation::statement::Actor;
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
@@ -194,7 +193,7 @@ impl Thread {
         let Some(Ok(path)) = relative.map(ImagePath::from_bytes) else {
             return;
         };
-        let (actor, at) = (Actor::clone(&self.observer.observe(pid)), now());
+        let (actor, at) = (self.observer.observe(pid).actor.clone(), now());
         let write = written.entry(node).or_insert_with(|| RawWrite {
             node: path,
             actor: actor.clone(),

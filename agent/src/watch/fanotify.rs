@@ -23,7 +23,7 @@ use super::canary::Canaries;
 use super::handles::{Resolver, events_of, named_key, object_key};
 use super::record::{self, Handle, Record};
 use super::{EventSet, Place};
-use crate::actor::Observer;
+use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
 use crate::scan::{Root, handle_key};
 
 // The group's flags for handles are the kernel's own numbers: nix has no names for them, and lets them through.
@@ -34,16 +34,19 @@ const GROUP: u32 = libc::FAN_CLASS_NOTIF
     | libc::FAN_UNLIMITED_QUEUE
     | libc::FAN_CLOEXEC
     | libc::FAN_NONBLOCK;
-/// `OPEN_EXEC` joins when processes are followed from their start; until then it would only cost.
 const MASK: u64 = libc::FAN_MODIFY
     | libc::FAN_CLOSE_WRITE
     | libc::FAN_ATTRIB
     | libc::FAN_CREATE
     | libc::FAN_DELETE
     | libc::FAN_RENAME
+    | libc::FAN_OPEN_EXEC
     | libc::FAN_ONDIR;
 /// Bytes taken with one read: some thousand events.
 const BUFFER: usize = 256 * 1024;
+/// The longest record: a header and three pieces of information, each with the longest handle and name. A read that leaves
+/// room for one has taken all there was.
+const LONGEST: usize = 4 * 1024;
 /// Pause after a drain, in which events gather and writers are not held up by waking us.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -51,6 +54,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct FanotifyWatch {
     resolver: Mutex<Resolver>,
     limits: Vec<String>,
+    trouble: Arc<Trouble>,
     stop: Arc<OwnedFd>,
     reader: Option<JoinHandle<()>>,
 }
@@ -62,11 +66,10 @@ impl FanotifyWatch {
         scope: &Scope,
         board: &Arc<Board>,
         canaries: &Arc<Canaries>,
+        attribution: &Attribution,
     ) -> io::Result<Self> {
         let group = Fanotify::init(InitFlags::from_bits_retain(GROUP), EventFFlags::empty())?;
-        let mut limits = vec![
-            "processes are looked up when their event is read: one that has ended by then is not named".to_owned(),
-        ];
+        let mut limits = Vec::new();
         for filesystem in root.filesystems() {
             let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
             let mask = MaskFlags::from_bits_retain(MASK);
@@ -79,14 +82,21 @@ impl FanotifyWatch {
                 )),
             }
         }
+        // After the marks: whoever is not followed yet when it does something is in the scan of all processes that follows.
+        let (witness, limit) = Witness::start(root, attribution);
+        if let Some(limit) = limit {
+            limits.push(limit);
+            unmark_execs(&group, root);
+        }
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
+        let trouble = witness.trouble();
         let reader = Reader {
             group,
             canaries: Arc::clone(canaries),
             stop: Arc::clone(&stop),
             board: Arc::clone(board),
             root: root.clone(),
-            observer: Observer::default(),
+            witness,
         };
         let reader = std::thread::Builder::new()
             .name("fanotify".into())
@@ -95,15 +105,18 @@ impl FanotifyWatch {
         Ok(Self {
             resolver,
             limits,
+            trouble,
             stop,
             reader: Some(reader),
         })
     }
 
     pub(super) fn coverage(&self) -> WatchCoverage {
+        let mut limits = self.limits.clone();
+        limits.extend(self.trouble.limits());
         WatchCoverage {
             rung: Rung::A,
-            limits: self.limits.clone(),
+            limits,
             limits_total: None,
         }
     }
@@ -132,13 +145,14 @@ struct Reader {
     stop: Arc<OwnedFd>,
     board: Arc<Board>,
     root: Root,
-    observer: Observer,
+    witness: Witness,
 }
 
 /// What `poll` told.
 #[derive(Default)]
 struct Ready {
     stop: bool,
+    processes: bool,
     events: bool,
 }
 
@@ -156,6 +170,10 @@ impl Reader {
             if ready.stop {
                 return;
             }
+            if ready.processes {
+                self.witness.follow();
+                self.tell_login();
+            }
             if ready.events {
                 if let Err(errno) = self.drain(&mut buffer) {
                     return self.board.lose(&ended(errno));
@@ -169,6 +187,10 @@ impl Reader {
     fn poll(&self, pause: Option<Instant>) -> Result<Ready, Errno> {
         let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         let mut meanings = vec![Meaning::Stop];
+        if let Some(processes) = self.witness.descriptor() {
+            descriptors.push(PollFd::from_borrowed_fd(processes, PollFlags::IN));
+            meanings.push(Meaning::Processes);
+        }
         if pause.is_none() {
             descriptors.push(PollFd::new(&self.group, PollFlags::IN));
             meanings.push(Meaning::Events);
@@ -183,6 +205,9 @@ impl Reader {
             let told = descriptor.revents();
             match meaning {
                 Meaning::Stop => ready.stop = told.intersects(PollFlags::IN),
+                Meaning::Processes => {
+                    ready.processes = told.intersects(PollFlags::IN | PollFlags::ERR);
+                }
                 Meaning::Events => {
                     ready.events = told.intersects(PollFlags::IN | PollFlags::ERR);
                 }
@@ -191,22 +216,36 @@ impl Reader {
         Ok(ready)
     }
 
-    /// Reads until there is nothing more.
+    /// Reads until there is nothing more. What was told of processes is taken between reading and resolving: whatever did
+    /// what was read has been told by then.
     fn drain(&mut self, buffer: &mut [u8]) -> Result<(), Errno> {
-        self.observer.begin();
         loop {
+            let before = clock::monotonic();
             let length = match rustix::io::read(&self.group, &mut *buffer) {
                 Ok(length) => length,
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => {
+                    self.witness.is_quiet(before);
+                    return Ok(());
+                }
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             };
-            self.batch(&buffer[..length]);
+            let until = clock::monotonic();
+            self.witness.follow();
+            self.tell_login();
+            let drained = length.saturating_add(LONGEST) <= buffer.len();
+            self.batch(&buffer[..length], until, drained);
+        }
+    }
+
+    fn tell_login(&mut self) {
+        if self.witness.take_login_of_root() {
+            self.board.root_logged_in();
         }
     }
 
     /// Processes are looked up between two looks at the board, which is never locked for long.
-    fn batch(&mut self, bytes: &[u8]) {
+    fn batch(&mut self, bytes: &[u8], until: u64, drained: bool) {
         let at = now();
         let mut told = Vec::new();
         for record in record::parse(bytes) {
@@ -215,30 +254,40 @@ impl Reader {
                     self.board.lose("overflow")
                 }
                 Ok(record) if self.is_canary(&record) => {}
-                Ok(record) => told.push((
+                Ok(record) => told.push(Told {
                     record,
-                    record.object.filter(|object| self.is_linked(object)),
-                )),
+                    linked: record.object.filter(|object| self.is_linked(object)),
+                    interesting: false,
+                }),
                 Err(error) => self.board.lose(&error.to_string()),
             }
         }
         self.drop_uninteresting(&mut told);
-        let events: Vec<_> = told
-            .iter()
-            .map(|(record, _)| self.event(record, at))
-            .collect();
+        let records: Vec<_> = told.iter().map(|told| told.record).collect();
+        let detail = !self.board.is_crowded();
+        let doers = self.witness.resolve(&records, until, drained, detail);
         let mut batch = self.board.batch();
-        for ((record, linked), event) in told.iter().zip(&events) {
-            put(&mut batch, record, *linked, event);
+        for (told, doer) in told.iter().zip(doers) {
+            if told.interesting {
+                put(
+                    &mut batch,
+                    &told.record,
+                    told.linked,
+                    &event(&told.record, doer, at),
+                );
+            }
         }
     }
 
-    fn drop_uninteresting(&self, told: &mut Vec<(Record<'_>, Option<Handle<'_>>)>) {
+    /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
+    fn drop_uninteresting(&self, told: &mut Vec<Told<'_>>) {
         let mut batch = self.board.batch();
-        told.retain(|(record, linked)| {
+        told.retain_mut(|told| {
+            let Told { record, linked, .. } = told;
             let events = events_of(record.mask);
             if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
                 batch.directories_moved();
+                told.interesting = true;
                 return true;
             }
             let mut names = [record.named, record.renamed]
@@ -251,22 +300,9 @@ impl Reader {
                 named.name == b"."
                     || !batch.is_ignored(&handle_key(handle.fsid, handle.kind, handle.bytes))
             });
-            !events.is_empty() && (unnamed || in_scope || linked.is_some())
+            told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
+            told.interesting || told.record.mask & libc::FAN_OPEN_EXEC != 0
         });
-    }
-
-    fn event(&mut self, record: &Record<'_>, at: Timestamp) -> Event {
-        let events = events_of(record.mask);
-        let changes_names = EventSet::CREATE
-            .union(EventSet::DELETE)
-            .union(EventSet::RENAME);
-        let subtree = record.mask & libc::FAN_ONDIR != 0 && events.intersects(changes_names);
-        Event {
-            events,
-            subtree,
-            actor: Some(self.observer.observe(record.pid)),
-            at,
-        }
     }
 
     fn is_canary(&self, record: &Record<'_>) -> bool {
@@ -281,6 +317,38 @@ impl Reader {
     fn is_linked(&self, object: &Handle<'_>) -> bool {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
+    }
+}
+
+/// A record, and whether it is one of a place.
+struct Told<'b> {
+    record: Record<'b>,
+    /// Its object, where that has several names in scope.
+    linked: Option<Handle<'b>>,
+    interesting: bool,
+}
+
+fn event(record: &Record<'_>, doer: Arc<Doer>, at: Timestamp) -> Event {
+    let events = events_of(record.mask);
+    let changes_names = EventSet::CREATE
+        .union(EventSet::DELETE)
+        .union(EventSet::RENAME);
+    Event {
+        events,
+        subtree: record.mask & libc::FAN_ONDIR != 0 && events.intersects(changes_names),
+        actor: Some(doer),
+        at,
+    }
+}
+
+/// Where nobody can say what is done with them, files opened for an exec only cost.
+fn unmark_execs(group: &Fanotify, root: &Root) {
+    for filesystem in root.filesystems() {
+        let flags = MarkFlags::FAN_MARK_REMOVE | MarkFlags::FAN_MARK_FILESYSTEM;
+        let mask = MaskFlags::from_bits_retain(libc::FAN_OPEN_EXEC);
+        if let Err(error) = group.mark(flags, mask, filesystem.dir.as_fd(), None::<&Path>) {
+            tracing::debug!(%error, "execs stay marked, and are told for nothing");
+        }
     }
 }
 
@@ -303,6 +371,7 @@ fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, e
 /// What a descriptor in the poll stands for.
 enum Meaning {
     Stop,
+    Processes,
     Events,
 }
 

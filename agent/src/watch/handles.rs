@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::board::{Board, Key, Seen};
 use super::record::{Handle, Named};
 use super::{EventSet, Place};
-use crate::actor::Users;
+use crate::actor::{ExeDigests, Users};
 use crate::scan::{Filesystem, Root, handle_key};
 use crate::sys;
 
@@ -96,6 +96,7 @@ pub(super) struct Resolver {
     directories: HashMap<Key, Known>,
     generation: u64,
     users: Users,
+    digests: ExeDigests,
 }
 
 impl Resolver {
@@ -107,6 +108,7 @@ impl Resolver {
             directories: HashMap::new(),
             generation: 0,
             users: Users::default(),
+            digests: ExeDigests::default(),
         }
     }
 
@@ -149,10 +151,12 @@ impl Resolver {
     }
 
     fn place(&mut self, path: ImagePath, seen: Seen) -> Place {
-        let mut actor = seen.actor.map(Arc::unwrap_or_clone);
-        if let Some(actor) = &mut actor {
-            self.users.name(&self.root, actor);
-        }
+        let actor = seen.actor.map(|doer| {
+            let mut actor = doer.actor.clone();
+            actor.exe_sha256 = self.digests.of(&doer);
+            self.users.name(&self.root, &mut actor);
+            actor
+        });
         let Seen {
             events,
             subtree,

@@ -293,7 +293,7 @@ impl Thread {
                 self.observer.begin();
                 for event in events {
                     if let Some(path) = event.at {
-                        let actor = Actor::clone(&self.observer.observe(event.pid));
+                        let actor = self.observer.observe(event.pid).actor.clone();
                         self.board.report(Report::Mounted { path, actor });
                     }
                 }
@@ -389,7 +389,11 @@ impl Thread {
         for found in looked.foreign {
             let actor = Actor {
                 confidence: Confidence::Low,
-                ..Actor::clone(&self.observer.observe(i32::try_from(found.pid).unwrap_or(0)))
+                ..self
+                    .observer
+                    .observe(i32::try_from(found.pid).unwrap_or(0))
+                    .actor
+                    .clone()
             };
             let mount = found.line.mount(found.path);
             foreign.push(ForeignMount { mount, actor });

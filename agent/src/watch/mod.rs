@@ -19,7 +19,7 @@ use self::devices::Devices;
 use self::fanotify::FanotifyWatch;
 use self::inotify::NotifyWatch;
 use self::lookout::{Calls, Lookout};
-use crate::actor::Users;
+use crate::actor::{Attribution, Users};
 use crate::scan::Root;
 
 pub use self::events::EventSet;
@@ -78,6 +78,8 @@ pub struct Taken {
     pub mounts_changed: bool,
     /// What concerns more than one place, in the order in which it was told.
     pub reports: Vec<Report>,
+    /// Root logged in.
+    pub login_of_root: bool,
     /// A [`Waker`] was used.
     pub woken: bool,
 }
@@ -88,6 +90,7 @@ impl Taken {
             || self.lost.is_some()
             || self.mounts_changed
             || !self.reports.is_empty()
+            || self.login_of_root
             || self.woken
     }
 }
@@ -130,14 +133,20 @@ enum Mechanism {
 }
 
 impl Watch {
-    /// Starts to watch everything in scope under `root`, which is at `path`, by the best means that the kernel grants.
+    /// Starts to watch everything in scope under `root`, which is at `path`, by the best means that the kernel grants. What is
+    /// seen of logins goes to `attribution`, which outlives the watch.
     ///
     /// # Errors
     /// When no mechanism works here.
-    pub fn start(root: &Root, path: &Path, scope: &Scope) -> Result<Self, WatchError> {
+    pub fn start(
+        root: &Root,
+        path: &Path,
+        scope: &Scope,
+        attribution: &Attribution,
+    ) -> Result<Self, WatchError> {
         let board = Arc::new(Board::default());
         let canaries = Arc::new(Canaries::default());
-        let mechanism = match FanotifyWatch::start(root, scope, &board, &canaries) {
+        let mechanism = match FanotifyWatch::start(root, scope, &board, &canaries, attribution) {
             Ok(watch) => Mechanism::Fanotify(watch),
             Err(refused) => {
                 tracing::info!(%refused, "no fanotify, watching by inotify");
@@ -224,6 +233,7 @@ impl Watch {
             lost: gathered.lost.map(|cause| Lost { cause }),
             mounts_changed: gathered.mounts_changed,
             reports: self.named(gathered.reports),
+            login_of_root: gathered.login_of_root,
             woken: gathered.woken,
         }
     }

@@ -38,7 +38,7 @@ impl World {
         let dir = TempDir::new().unwrap();
         prepare(dir.path());
         let (scope, root) = scope_and_root(dir.path(), rules);
-        let watch = Watch::start(&root, dir.path(), &scope).unwrap();
+        let watch = Watch::start(&root, dir.path(), &scope, &Attribution::default()).unwrap();
         Self { dir, root, watch }
     }
 

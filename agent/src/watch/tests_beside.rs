@@ -45,7 +45,7 @@ impl Beside {
 fn watch(path: &Path) -> Watch {
     let scope = Scope::sealed_all();
     let root = Root::open(path, &scope).unwrap();
-    Watch::start(&root, path, &scope).unwrap()
+    Watch::start(&root, path, &scope, &Attribution::default()).unwrap()
 }
 
 /// The first report that `wanted` knows what to make of.

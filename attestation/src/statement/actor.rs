@@ -96,10 +96,10 @@ pub struct Session {
     /// When it ended, where it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// What was run.
+    /// What was run, or ended, since this session was last told: `at` and `pid` name a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<SessionCommand>,
-    /// How many commands are not listed.
+    /// How many commands of the whole session were too many to be told at all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
 }
@@ -111,12 +111,12 @@ pub struct SessionCommand {
     pub at: Timestamp,
     /// Process id on the node.
     pub pid: u32,
-    /// The executable, in the mtree encoding.
+    /// The executable, in the mtree encoding, or `unknown (exited)`.
     pub exe: String,
     /// Its arguments, only where the configuration asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
-    /// Its exit status, where it has ended.
+    /// Its exit status as shells show it, where it has ended: 128 and the signal's number for one that was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<i32>,
 }
