@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::password::Passwords;
 use super::{AccessError, Role, secret, tokens};
 use crate::clock;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Writing};
 
 /// The first administrator's name.
 pub const FIRST_USER: &str = "admin";
@@ -106,19 +106,12 @@ pub async fn set_password(
                     .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
-                sqlx::query("DELETE FROM sessions WHERE user = ?")
-                    .bind(&name)
-                    .execute(&mut tx.connection)
-                    .await?;
+                end_sessions(tx, &name).await?;
                 Ok(done.rows_affected())
             })
         })
         .await?;
-    if changed == 0 {
-        Err(AccessError::Unknown(user.to_owned()))
-    } else {
-        Ok(())
-    }
+    known(user, changed)
 }
 
 /// Disables an account: its sessions end and its tokens are revoked.
@@ -137,10 +130,7 @@ pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
                 .bind(&name)
                 .execute(&mut tx.connection)
                 .await?;
-                sqlx::query("DELETE FROM sessions WHERE user = ?")
-                    .bind(&name)
-                    .execute(&mut tx.connection)
-                    .await?;
+                end_sessions(tx, &name).await?;
                 sqlx::query("UPDATE api_tokens SET revoked = coalesce(revoked, ?) WHERE user = ?")
                     .bind(now)
                     .bind(&name)
@@ -150,6 +140,19 @@ pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
             })
         })
         .await?;
+    known(user, changed)
+}
+
+async fn end_sessions(tx: &mut Writing, user: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM sessions WHERE user = ?")
+        .bind(user)
+        .execute(&mut tx.connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether there was an account to change.
+fn known(user: &str, changed: u64) -> Result<(), AccessError> {
     if changed == 0 {
         Err(AccessError::Unknown(user.to_owned()))
     } else {
