@@ -188,7 +188,7 @@ fn sources(at: &Path) -> PathBuf {
         git init -q -b one git && cp -a tree/usr git/ && cd git
         git config user.name Bench && git config user.email bench@example.org && git config gc.auto 0
         git add . && git commit -q -m one
-        git checkout -q -b other && find usr -name '*[05]' -exec sh -c 'echo more >> \"$1\"' sh {} \\; && git rm -q -r usr/share/bench/07
+        git checkout -q -b other && find usr -type f -name '*[05]' -exec sh -c 'echo more >> \"$1\"' sh {} \\; && git rm -q -r usr/share/bench/07
         git commit -q -a -m other && git checkout -q one";
     fs::write(at.join("rows.py"), ROWS).expect("a script");
     shell(script, at, at);
