@@ -173,7 +173,7 @@ impl Follower {
         drained: bool,
         detail: bool,
     ) -> Vec<Arc<Doer>> {
-        let held = self.opened(records, until);
+        let mut held = self.opened(records, until);
         let mut holders = HashMap::new();
         let mut doers: HashMap<(Serial, *const Image), Arc<Doer>> = HashMap::new();
         let mut result = Vec::with_capacity(records.len());
@@ -189,10 +189,11 @@ impl Follower {
                 result.push(Arc::new(Doer::unknown(pid)));
                 continue;
             };
-            let by_place = held.get(&serial).and_then(|held| {
-                let at = held.partition_point(|(place, _)| *place < place_of(index));
-                held.get(at.checked_sub(1)?)
-            });
+            let held = held
+                .entry(serial)
+                .or_insert_with(|| self.table.opened(serial, Vec::new()));
+            let before = held.partition_point(|(place, _)| *place < place_of(index));
+            let by_place = before.checked_sub(1).and_then(|index| held.get(index));
             let image = match by_place {
                 Some((_, image)) => Some(Arc::clone(image)),
                 None => self.table.runs(serial, drained),

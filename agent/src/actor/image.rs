@@ -49,6 +49,12 @@ impl Image {
             (Some((asked, _)), Some((opened, Confidence::High))) if !asked.is_same_file(opened) => {
                 Some((opened, Confidence::High))
             }
+            // It was gone before its file could be looked at: what was opened is the same one, and was.
+            (Some((asked, sure)), Some((opened, _)))
+                if asked.identity.is_none() && asked.is_same_file(opened) =>
+            {
+                Some((opened, sure))
+            }
             // How `/proc` shows it: the name by which a file was removed meanwhile says so.
             (Some(asked), _) => Some(asked),
             (None, opened) => opened,

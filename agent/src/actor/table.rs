@@ -275,7 +275,8 @@ impl Table {
         process.join()
     }
 
-    /// Files that a process opened to run, in the order in which it did. Returns from which on which program is what runs;
+    /// Files that a process opened to run, in the order in which it did; none where only those of earlier batches are put
+    /// together with an exec that was told since. Returns from which on which program is what runs;
     /// a place before the first is one in what it ran before.
     pub(super) fn opened(
         &mut self,
@@ -285,6 +286,9 @@ impl Table {
         let Some(process) = self.processes.get_mut(&serial) else {
             return Vec::new();
         };
+        if opened.is_empty() && process.window.is_none() {
+            return Vec::new();
+        }
         let window = process.window();
         // What was opened before stands before everything of this batch.
         let mut places = vec![0; window.opened.len()];
@@ -334,12 +338,8 @@ impl Table {
             return;
         };
         // Files opened for an exec that was not told yet wait for it.
-        if process
-            .window
-            .as_ref()
-            .is_some_and(|window| !window.images.is_empty())
-        {
-            process.window = None;
+        if let Some(window) = process.window.take_if(|window| !window.images.is_empty()) {
+            super::image::pair(&window.opened, &window.images);
         }
     }
 

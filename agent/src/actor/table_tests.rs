@@ -79,6 +79,29 @@ fn an_exec_that_nobody_could_ask_about_keeps_the_rest_and_names_what_was_opened(
     assert_eq!((actor.uid, actor.auid), (Some(0), None));
 }
 
+/// Files are read before the exec is told, and what it wrote after: each in a batch of its own.
+#[test]
+fn what_was_opened_in_an_earlier_batch_belongs_to_the_exec_that_follows() {
+    let mut table = table();
+    let child = table.fork(1, 2, SECOND).unwrap();
+    assert!(
+        table
+            .opened(child, vec![(1, file(102, Form::Whole))])
+            .is_empty()
+    );
+    table.settle(child);
+    assert_eq!(exe(&table, child).as_deref(), Some("/bin/100"));
+    table.exec(2, 2 * SECOND, None);
+    table.exit(2, 2 * SECOND + 1);
+    assert_eq!(table.opened(child, Vec::new()).len(), 1);
+    assert_eq!(exe(&table, child).as_deref(), Some("/bin/102"));
+    let other = table.fork(1, 3, SECOND).unwrap();
+    table.opened(other, vec![(1, file(103, Form::Whole))]);
+    table.exec(3, 2 * SECOND, None);
+    table.settle(other);
+    assert_eq!(exe(&table, other).as_deref(), Some("/bin/103"));
+}
+
 #[test]
 fn a_grandchild_learns_what_its_dead_parent_ran() {
     let mut table = table();

@@ -281,4 +281,6 @@ fn mount_of(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_attribution;
+#[cfg(test)]
 mod tests_beside;

@@ -1,0 +1,278 @@
+//! Who did it, for writers that live a millisecond: run as root, on file systems and control groups of the machine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use attestation::statement::{Actor, Confidence};
+use tempfile::TempDir;
+
+use super::*;
+use crate::actor::Collect;
+
+const SOURCE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/watch/attribution_writers.c"
+);
+
+/// A root that is watched, with programs beside it.
+struct Stage {
+    dir: TempDir,
+    watch: Watch,
+    attribution: Attribution,
+    /// Where control groups are, mounted by us or by the machine.
+    cgroups: Option<(PathBuf, bool)>,
+}
+
+impl Stage {
+    /// Nothing where processes cannot be followed.
+    fn new(attribution: Attribution) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let bin = dir.path().join("bin");
+        fs::create_dir_all(dir.path().join("root/out")).unwrap();
+        fs::create_dir(&bin).unwrap();
+        for (name, flags) in [
+            ("dynamic", &["-O1"][..]),
+            ("whole", &["-O1", "-static"][..]),
+        ] {
+            let mut cc = Command::new("cc");
+            cc.args(flags).arg(SOURCE).arg("-o").arg(bin.join(name));
+            if !cc.status().is_ok_and(|status| status.success()) {
+                eprintln!("left out: no C compiler that makes {name} programs");
+                return None;
+            }
+        }
+        fs::copy(bin.join("dynamic"), bin.join("sshd")).unwrap();
+        fs::copy(bin.join("dynamic"), bin.join("other")).unwrap();
+        let script = format!("#!{}\n", bin.join("dynamic").display());
+        fs::write(bin.join("script"), script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(bin.join("script"), mode).unwrap();
+
+        let path = dir.path().join("root");
+        let scope = Scope::sealed_all();
+        let root = Root::open(&path, &scope).unwrap();
+        let watch = Watch::start(&root, &path, &scope, &attribution).unwrap();
+        let limits = watch.coverage().limits;
+        if limits.iter().any(|limit| limit.contains("looked up")) {
+            eprintln!("left out: {limits:?}");
+            return None;
+        }
+        let cgroups = cgroups(dir.path());
+        Some(Self {
+            dir,
+            watch,
+            attribution,
+            cgroups,
+        })
+    }
+
+    fn bin(&self, name: &str) -> String {
+        self.dir.path().join("bin").join(name).display().to_string()
+    }
+
+    /// A control group of the test's own, as its processes tell it; empty where there are none.
+    fn cgroup(&self, name: &str) -> (String, String) {
+        let Some((base, _)) = &self.cgroups else {
+            return (String::new(), String::new());
+        };
+        let name = format!("pristine-test-{}-{name}.scope", std::process::id());
+        fs::create_dir(base.join(&name)).unwrap();
+        let procs = base.join(&name).join("cgroup.procs").display().to_string();
+        (procs, format!("/{name}"))
+    }
+
+    fn writers(
+        &self,
+        auid: u32,
+        procs: &str,
+        numbers: std::ops::Range<u32>,
+        programs: &[String],
+    ) -> Child {
+        Command::new(self.bin("sshd"))
+            .args([auid.to_string(), procs.to_owned()])
+            .arg(self.dir.path().join("root/out"))
+            .args([numbers.start.to_string(), numbers.len().to_string()])
+            .args(programs)
+            .spawn()
+            .unwrap()
+    }
+
+    /// The actors of files `out/NUMBER` until so many are told.
+    fn actors(&self, count: usize) -> BTreeMap<u32, Actor> {
+        let mut all = BTreeMap::new();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while all.len() < count {
+            assert!(Instant::now() < deadline, "told {} of {count}", all.len());
+            let taken = self.watch.take(Duration::from_secs(1));
+            assert_eq!(taken.lost, None);
+            for place in taken.places {
+                let name = String::from_utf8_lossy(place.path.as_bytes()).into_owned();
+                if let Some(number) = name.strip_prefix("out/") {
+                    all.insert(number.parse().unwrap(), place.actor.unwrap());
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let Some((base, ours)) = &self.cgroups else {
+            return;
+        };
+        let prefix = format!("pristine-test-{}-", std::process::id());
+        for entry in fs::read_dir(base).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_dir(entry.path()).unwrap();
+            }
+        }
+        if *ours {
+            let unmounted = Command::new("umount").arg(base).status();
+            assert!(unmounted.is_ok_and(|status| status.success()));
+        }
+    }
+}
+
+/// Where the unified hierarchy is mounted, and whether by us.
+fn cgroups(dir: &Path) -> Option<(PathBuf, bool)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    for line in mounts.lines() {
+        let mut words = line.split(' ');
+        if let (Some(place), Some("cgroup2")) = (words.nth(1), words.next()) {
+            return Some((PathBuf::from(place), false));
+        }
+    }
+    let place = dir.join("cgroup");
+    fs::create_dir(&place).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "cgroup2", "none"])
+        .arg(&place)
+        .status();
+    mounted
+        .is_ok_and(|status| status.success())
+        .then_some((place, true))
+}
+
+/// Whether a login user can be set here at all.
+fn no_logins() -> bool {
+    let none = fs::read_to_string("/proc/self/loginuid").is_err();
+    if none {
+        eprintln!("left out: this kernel has no login users");
+    }
+    none
+}
+
+/// Stops this process now and then, so that events wait and whoever caused them is gone when they are read.
+struct Lag(Child);
+
+impl Lag {
+    fn start() -> Self {
+        let own = std::process::id();
+        let script = format!(
+            "while kill -STOP {own}; do sleep 0.3; kill -CONT {own} || exit; sleep 0.1; done"
+        );
+        Self(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+    }
+}
+
+impl Drop for Lag {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Runs writers of every kind under two logins at once, and counts what was told right.
+fn right_for_all(each: u32, lag: bool) {
+    if no_logins() {
+        return;
+    }
+    let Some(stage) = Stage::new(Attribution::new(true, Collect::Commands, false)) else {
+        return;
+    };
+    let programs: Vec<String> = ["dynamic", "whole", "other", "script", "-"]
+        .iter()
+        .map(|name| {
+            if *name == "-" {
+                "-".to_owned()
+            } else {
+                stage.bin(name)
+            }
+        })
+        .collect();
+    let (procs_one, cgroup_one) = stage.cgroup("one");
+    let (procs_two, cgroup_two) = stage.cgroup("two");
+    let started = Instant::now();
+    let lagging = lag.then(Lag::start);
+    let mut children = [
+        stage.writers(4242, &procs_one, 0..each, &programs),
+        stage.writers(4343, &procs_two, each..2 * each, &programs),
+    ];
+    let actors = stage.actors(2 * each as usize);
+    drop(lagging);
+    let took = started.elapsed();
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    let (mut exe, mut auid, mut cgroup, mut digest, mut command) = (0, 0, 0, 0, 0);
+    let mut sure: BTreeMap<Confidence, u32> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (number, actor) in &actors {
+        let program = match number % 5 {
+            3 => stage.bin("dynamic"),
+            4 => stage.bin("sshd"),
+            other => programs[other as usize].clone(),
+        };
+        let (login, group) = if *number < each {
+            (4242, &cgroup_one)
+        } else {
+            (4343, &cgroup_two)
+        };
+        let right = [
+            actor.exe.as_deref() == Some(&program),
+            actor.auid == Some(login) && actor.session.is_some(),
+            actor.cgroup.as_deref().unwrap_or_default() == group,
+        ];
+        exe += u32::from(right[0]);
+        auid += u32::from(right[1]);
+        cgroup += u32::from(right[2]);
+        digest += u32::from(actor.exe_sha256.is_some());
+        command += u32::from(actor.cmdline.is_some());
+        *sure.entry(actor.confidence).or_default() += 1;
+        if right.contains(&false) && wrong.len() < 5 {
+            wrong.push((number, program, actor.clone()));
+        }
+    }
+    println!(
+        "{} writers in {took:?}{}: executable right for {exe}, login user for {auid}, control group for {cgroup}; \
+         digest of {digest}, command line of {command}; confidence {sure:?}",
+        actors.len(),
+        if lag {
+            ", reader stopped three quarters of the time"
+        } else {
+            ""
+        },
+    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(sure.get(&Confidence::Low), None);
+    assert_eq!(digest as usize, actors.len());
+}
+
+#[test]
+fn ten_thousand_writers_that_live_a_millisecond_are_all_known() {
+    right_for_all(5_000, false);
+}
+
+#[test]
+fn writers_are_known_when_their_events_wait() {
+    right_for_all(1_500, true);
+}
