@@ -15,6 +15,7 @@ pub mod enroll;
 pub mod event;
 pub mod identity;
 pub mod image;
+pub mod index;
 pub mod journal;
 pub mod link;
 pub mod monitor;
