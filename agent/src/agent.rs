@@ -137,6 +137,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
     let service = Arc::new(Service::from_environment());
     let engine = Engine::new(EngineParts {
         root: settings.root.clone(),
+        state: settings.state.clone(),
         threads: settings.scan_threads,
         cmdline: settings.cmdline,
         attribution: Attribution::new(settings.cmdline, settings.sessions, settings.arguments),

@@ -119,6 +119,11 @@ impl Monitor {
         self.pace.interval = interval.max(Duration::from_secs(1));
     }
 
+    /// Between quiet statements.
+    pub fn interval(&self) -> Duration {
+        self.pace.interval
+    }
+
     /// How large the last statement was: a large one is not repeated in full several times a second.
     pub fn set_weight(&mut self, bytes: usize, unlisted: bool) {
         self.spacing = if unlisted {

@@ -51,6 +51,9 @@ pub struct Status {
     pub since: Option<Timestamp>,
     /// All content read since.
     pub read: Option<Timestamp>,
+    /// How the view began.
+    #[serde(default)]
+    pub baseline: Option<BaselineStatus>,
     /// Gaps not closed yet.
     pub gaps: Vec<Gap>,
     /// Objects that cannot be read.
@@ -90,6 +93,17 @@ pub struct ImageStatus {
     pub version: String,
     /// SHA-256 of its payload.
     pub payload: Digest,
+}
+
+/// The look at everything that the view began with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BaselineStatus {
+    /// Sealed entries.
+    pub entries: u64,
+    /// Those of them that were known from before, by the index or the view before, and not read.
+    pub known: u64,
+    /// Content bytes that were read.
+    pub bytes: u64,
 }
 
 /// What waits to be sent.
@@ -146,6 +160,7 @@ impl Board {
             coverage: None,
             since: None,
             read: None,
+            baseline: None,
             gaps: Vec::new(),
             unreadable: 0,
             sequence: 0,

@@ -1,25 +1,29 @@
-//! The first look at everything: what each scope seals is read once and compared with the images of that scope.
+//! The first look at everything: what each scope seals is read and compared with the images of that scope. It runs beside
+//! the engine, which goes on with the view it has. Of what is known from before only what moved is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation::digest::Digest;
 use attestation::entry::Line;
 use attestation::path::ImagePath;
-use attestation::scope::{Expect, Scope};
+use attestation::scope::{Decision, Expect, Scope};
 use attestation::statement::Difference;
 use attestation::time::Timestamp;
 use attestation::tree::Tree;
 
 use super::group::{Compared, Group, Observed};
-use super::marks::{Marks, Slot, short};
+use super::kept::{Known, Source};
+use super::marks::{Mark, Marks, Slot, short};
+use super::wanted::Wanted;
 use crate::event::{AgentEvent, Observer};
 use crate::image::{Candidate, LinesError};
-use crate::link::Link;
-use crate::scan::{Found, Progress, Root, ScanError, ScanOptions, scan};
-use crate::service::Service;
+use crate::scan::{
+    Found, Manner, Progress, Root, ScanError, ScanOptions, ScanSummary, Surveyed, Writers,
+    scan_moved,
+};
 
 /// Why there is no first view.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +37,26 @@ pub enum BaselineError {
 }
 
 /// What a baseline is made with.
-pub(super) struct Baseline<'a> {
-    pub(super) root: &'a Root,
+pub(super) struct Baseline {
+    pub(super) root: Root,
     pub(super) threads: usize,
-    pub(super) link: &'a Link,
-    pub(super) observer: &'a Observer,
-    pub(super) service: &'a Service,
+    pub(super) observer: Observer,
+    pub(super) progress: Arc<Progress>,
     /// When the statement before was issued: what changed after it and is as expected was touched.
     pub(super) since: Option<Timestamp>,
     pub(super) now: Timestamp,
+}
+
+/// What a baseline came to, for one scope.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) group: Group,
+    /// Sealed paths whose inode changed since the statement before.
+    pub(super) touched: Vec<ImagePath>,
+    /// Entries that were known from before.
+    pub(super) known: usize,
+    /// Content bytes that were read.
+    pub(super) bytes: u64,
 }
 
 /// What the scan threads gather.
@@ -51,76 +66,133 @@ struct Gathered {
     marks: Vec<Slot>,
     unreadable: BTreeMap<ImagePath, String>,
     unsettled: BTreeSet<ImagePath>,
-    /// For each image: lines that are not its own, and how many of its paths were there.
-    differing: Vec<(Vec<(ImagePath, Line)>, usize)>,
+    /// For each image: lines that are not its own.
+    differing: Vec<Vec<(ImagePath, Line)>>,
     touched: Vec<ImagePath>,
 }
 
-impl Baseline<'_> {
-    /// Reads everything that the scope seals; returns the view, and the sealed paths whose inode changed since.
+/// What the scan threads share.
+struct Gathering<'b> {
+    baseline: &'b Baseline,
+    /// Of each image.
+    trees: &'b [Tree],
+    /// Paths of each image that are there.
+    present: Vec<AtomicUsize>,
+    /// What is known, and the number of this look at it.
+    known: Option<(&'b Known, u32)>,
+    passed: AtomicUsize,
+    gathered: Mutex<Gathered>,
+}
+
+impl Baseline {
+    /// Reads everything that the scope seals and that is not known.
     pub(super) fn read(
         &self,
         scope: Arc<Scope>,
         candidates: Vec<Candidate>,
-    ) -> Result<(Group, Vec<ImagePath>), BaselineError> {
+        source: Source,
+    ) -> Result<View, BaselineError> {
         let mut trees = Vec::new();
         for candidate in &candidates {
             trees.push(Tree::from_leaves(candidate.reference.lines.leaves()?));
         }
+        let known = source.known();
+        let round = known.as_ref().map_or(0, |known| known.marks.begin());
         // As many as the largest image has: a vector that grows by doubling holds half again at the worst moment.
-        let entries = trees.iter().map(Tree::len).max().unwrap_or(0);
-        let gathered = Mutex::new(Gathered {
-            leaves: Vec::with_capacity(entries),
-            marks: Vec::with_capacity(entries),
-            differing: vec![(Vec::new(), 0); candidates.len()],
-            ..Gathered::default()
-        });
-        self.scan(&scope, &|found| {
-            self.take_in(&gathered, &trees, found);
-        })?;
+        let entries = match known {
+            Some(_) => 0,
+            None => trees.iter().map(Tree::len).max().unwrap_or(0),
+        };
+        let gathering = Gathering {
+            baseline: self,
+            trees: &trees,
+            present: trees.iter().map(|_| AtomicUsize::new(0)).collect(),
+            known: known.as_ref().map(|known| (known, round)),
+            passed: AtomicUsize::new(0),
+            gathered: Mutex::new(Gathered {
+                leaves: Vec::with_capacity(entries),
+                marks: Vec::with_capacity(entries),
+                differing: vec![Vec::new(); candidates.len()],
+                ..Gathered::default()
+            }),
+        };
+        let wanted = Wanted::of(Arc::clone(&scope), &candidates);
+        let summary = self.scan(&scope, &wanted, &gathering)?;
+        let Gathering {
+            present,
+            passed,
+            gathered,
+            ..
+        } = gathering;
         let gathered = gathered
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
+        let (tree, marks) = match known {
+            Some(known) => known.completed(round, gathered.leaves, gathered.marks),
+            None => (
+                Tree::from_leaves(gathered.leaves),
+                Marks::from_slots(gathered.marks),
+            ),
+        };
         let mut group = Group {
             scope,
-            tree: Tree::from_leaves(gathered.leaves),
-            marks: Marks::from_slots(gathered.marks),
+            tree,
+            marks,
             unreadable: gathered.unreadable,
             unsettled: gathered.unsettled,
             compared: Vec::new(),
         };
-        for ((candidate, image), (differing, present)) in
-            candidates.into_iter().zip(&trees).zip(gathered.differing)
-        {
+        let present = present.into_iter().map(AtomicUsize::into_inner);
+        let images = trees.iter().zip(gathered.differing).zip(present);
+        for (candidate, ((image, differing), present)) in candidates.into_iter().zip(images) {
             let compared = self.compare(&group, candidate, image, differing, present)?;
             group.compared.push(compared);
         }
-        Ok((group, gathered.touched))
+        Ok(View {
+            group,
+            touched: gathered.touched,
+            known: passed.into_inner(),
+            bytes: summary.bytes,
+        })
     }
 
-    fn scan(&self, scope: &Scope, visit: &(dyn Fn(Found) + Sync)) -> Result<(), ScanError> {
-        let mut options = ScanOptions::default();
+    fn scan(
+        &self,
+        scope: &Scope,
+        wanted: &Wanted,
+        gathering: &Gathering<'_>,
+    ) -> Result<ScanSummary, ScanError> {
+        let mut options = ScanOptions {
+            manner: Manner {
+                from_storage: false,
+                writers: Writers::Recent,
+            },
+            ..ScanOptions::default()
+        };
         if self.threads > 0 {
             options.threads = self.threads;
         }
-        let progress = Progress::new();
         let over = AtomicBool::new(false);
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(100));
-                    self.service.alive();
-                    let (entries, bytes) = (progress.entries(), progress.bytes());
+                    let (entries, bytes) = (self.progress.entries(), self.progress.bytes());
                     self.observer
                         .tell(AgentEvent::ScanProgress { entries, bytes });
-                    if self.link.is_stopping() {
-                        progress.stop();
-                    }
                 }
             });
-            let scanned = scan(self.root, scope, &options, &progress, visit);
+            let scanned = scan_moved(
+                &self.root,
+                scope,
+                &options,
+                &self.progress,
+                &|path, decision, stat| gathering.passes(path, decision, stat),
+                &|path, size| wanted.content(path, size),
+                &|found| gathering.take_in(found),
+            );
             over.store(true, Ordering::Relaxed);
-            scanned.map(drop)
+            scanned
         })
     }
 
@@ -157,42 +229,80 @@ impl Baseline<'_> {
         compared.differences = differences;
         Ok(compared)
     }
+}
 
-    /// One object that the scan came by; called from its threads. Only what differs is kept as text.
-    fn take_in(&self, gathered: &Mutex<Gathered>, trees: &[Tree], found: Found) {
+impl Gathering<'_> {
+    /// Whether what is known of a path from before stands, and is as all images have it: of what differs the line is
+    /// needed.
+    fn passes(&self, path: &ImagePath, decision: Decision, stat: &Surveyed) -> bool {
+        let Some((known, round)) = self.known else {
+            return false;
+        };
+        if decision.expect != Expect::Sealed {
+            return false;
+        }
+        let key = path.key();
+        let leaf = known.tree.get(&key);
+        if leaf.is_none() || self.trees.iter().any(|tree| tree.get(&key) != leaf) {
+            return false;
+        }
+        let mark = Mark::surveyed(stat);
+        if !known.marks.pass_unmoved(&short(&key), round, &mark) {
+            return false;
+        }
+        self.passed.fetch_add(1, Ordering::Relaxed);
+        for present in &self.present {
+            present.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.changed_since(&mark) {
+            self.lock().touched.push(path.clone());
+        }
+        true
+    }
+
+    /// One object that was read. Only what differs is kept as text.
+    fn take_in(&self, found: Found) {
         if found.decision.expect != Expect::Sealed {
             return;
         }
         let key = found.path.key();
-        let observed = Observed::of(found.reading, self.now);
+        let observed = Observed::of(found.reading, self.baseline.now);
         let leaf = observed.line.as_ref().map(Line::leaf);
-        let expected: Vec<Option<Digest>> = trees.iter().map(|tree| tree.get(&key)).collect();
-        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected: Vec<Option<Digest>> = self.trees.iter().map(|tree| tree.get(&key)).collect();
         if let Some(error) = observed.error {
-            gathered.unreadable.insert(found.path, error);
+            self.lock().unreadable.insert(found.path, error);
             return;
         }
         let (Some(line), Some(leaf), Some(mark)) = (observed.line, leaf, observed.mark) else {
             return;
         };
+        for (present, expected) in self.present.iter().zip(&expected) {
+            present.fetch_add(usize::from(expected.is_some()), Ordering::Relaxed);
+        }
+        let mut gathered = self.lock();
         gathered.leaves.push((key, leaf));
         gathered.marks.push(Slot::new(short(&key), mark));
         if observed.unsettled {
             gathered.unsettled.insert(found.path.clone());
         }
         let mut as_expected = !expected.is_empty();
-        for (image, expected) in expected.iter().enumerate() {
-            let Some((differing, present)) = gathered.differing.get_mut(image) else {
-                continue;
-            };
-            *present += usize::from(expected.is_some());
+        for (differing, expected) in gathered.differing.iter_mut().zip(&expected) {
             if *expected != Some(leaf) {
                 as_expected = false;
                 differing.push((found.path.clone(), line.clone()));
             }
         }
-        if as_expected && self.since.is_some_and(|since| mark.changed_after(since)) {
+        if as_expected && self.changed_since(&mark) {
             gathered.touched.push(found.path);
         }
+    }
+
+    fn changed_since(&self, mark: &Mark) -> bool {
+        let since = self.baseline.since;
+        since.is_some_and(|since| mark.changed_after(since))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Gathered> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,9 @@
-//! Beginning the view: the root is opened and watched, then read, for the images that are allowed now.
+//! Beginning the view: the root is opened and watched, then read, for the images that are allowed now. The reading has
+//! threads of its own; until it is over the engine goes on with the view that it has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
@@ -10,17 +12,18 @@ use attestation::path::ImagePath;
 use attestation::scope::Scope;
 use attestation::time::Timestamp;
 
-use super::baseline::{Baseline, BaselineError};
+use super::baseline::{Baseline, BaselineError, View};
 use super::gaps::gap;
 use super::group::Group;
+use super::kept::{Known, Source};
 use super::touched::Touch;
 use super::{Engine, count};
 use crate::clock;
 use crate::event::AgentEvent;
 use crate::image::Candidate;
 use crate::monitor::Event;
-use crate::scan::{Root, RootError};
-use crate::status::State;
+use crate::scan::{Progress, Root, RootError, ScanError};
+use crate::status::{BaselineStatus, State};
 use crate::watch::{Watch, WatchError};
 
 /// Images compared with at a time: the assigned one, the one before, and room for a hurried third.
@@ -39,6 +42,8 @@ enum BlindError {
     Watch(#[from] WatchError),
     #[error("read the root")]
     Baseline(#[from] BaselineError),
+    #[error("start the thread that reads the root")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The root as it is open and watched.
@@ -47,6 +52,43 @@ pub(super) struct Eyes {
     pub(super) watch: Watch,
     /// Digest of the scope that the watch was started with.
     scope: Digest,
+}
+
+/// Candidates by the digest of their scope.
+type Scopes = BTreeMap<Digest, (Arc<Scope>, Vec<Candidate>)>;
+
+/// A view that is being read.
+pub(super) struct Beginning {
+    /// What fires meanwhile waits in its watch, and is looked at after.
+    eyes: Eyes,
+    candidates: Vec<Candidate>,
+    /// The first view of this run.
+    first: bool,
+    started: Timestamp,
+    began: Instant,
+    running: Running,
+    thread: JoinHandle<Result<Vec<View>, BaselineError>>,
+}
+
+/// Dropped, it ends the reading.
+struct Running(Arc<Progress>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl Beginning {
+    /// Whether the image that is attested still is one of those to come.
+    pub(super) fn allows(&self, image: &Digest) -> bool {
+        let mut candidates = self.candidates.iter();
+        candidates.any(|candidate| candidate.reference.payload == *image)
+    }
+
+    pub(super) fn runs_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
 }
 
 impl Engine {
@@ -67,43 +109,66 @@ impl Engine {
             );
             candidates.truncate(CANDIDATES);
         }
-        self.sweeps.clear();
-        self.subtrees.clear();
-        self.rereading = None;
-        self.told = None;
+        self.beginning = None;
         if candidates.is_empty() {
             self.begin_without_image();
             return;
         }
-        match self.look_at_all(candidates.clone()) {
-            Ok(()) => {
-                self.blind_until = None;
-                self.await_challenge();
-                self.monitor.event(Instant::now(), Event::Rescanned);
-                self.monitor.event(Instant::now(), Event::Begun);
-            }
-            Err(error) => {
-                if !self.parts.link.is_stopping() {
-                    let error = crate::journal::chain(&error);
-                    tracing::error!(%error, root = %self.parts.root.display(), "cannot look at the root; nothing is attested");
-                    self.parts
-                        .board
-                        .update(|status| status.state = State::Blind);
-                    self.parts.observer.tell(AgentEvent::Blind { error });
-                }
-                self.begun = false;
-                self.wanted = Some(candidates);
-                self.blind_until = Some(Instant::now() + BLIND_RETRY);
-            }
+        if let Err(error) = self.begin_to_look(candidates.clone()) {
+            self.blind(&error, candidates);
         }
     }
 
+    /// Takes the new view in when it is read.
+    pub(super) fn finish_beginning(&mut self) {
+        let over = self
+            .beginning
+            .take_if(|beginning| beginning.thread.is_finished());
+        let Some(Beginning {
+            eyes,
+            candidates,
+            first,
+            started,
+            thread,
+            running: _running,
+            ..
+        }) = over
+        else {
+            return;
+        };
+        let views = thread
+            .join()
+            .unwrap_or_else(|_| Err(ScanError::Worker.into()));
+        match views {
+            Ok(views) => self.take_over(eyes, first, started, views),
+            Err(error) => self.blind(&error.into(), candidates),
+        }
+    }
+
+    fn blind(&mut self, error: &BlindError, candidates: Vec<Candidate>) {
+        self.forget_sweeps();
+        if !self.parts.link.is_stopping() {
+            let error = crate::journal::chain(error);
+            tracing::error!(%error, root = %self.parts.root.display(), "cannot look at the root; nothing is attested");
+            self.parts
+                .board
+                .update(|status| status.state = State::Blind);
+            self.parts.observer.tell(AgentEvent::Blind { error });
+        }
+        self.begun = false;
+        self.wanted = Some(candidates);
+        self.blind_until = Some(Instant::now() + BLIND_RETRY);
+    }
+
     fn begin_without_image(&mut self) {
+        self.forget_sweeps();
+        self.told = None;
         self.parts.link.set_waker(None);
         self.eyes = None;
         self.groups.clear();
         self.since = None;
         self.read = None;
+        self.viewed = false;
         self.unexpected.clear();
         self.mounts = mounts::table_digest(&[]);
         self.begun = true;
@@ -114,13 +179,21 @@ impl Engine {
         self.monitor.event(Instant::now(), Event::Begun);
     }
 
+    fn forget_sweeps(&mut self) {
+        self.sweeps.clear();
+        self.subtrees.clear();
+        self.rereading = None;
+    }
+
     /// Watch first, then scan; what fires in between waits in the watch and is looked at after.
-    fn look_at_all(&mut self, candidates: Vec<Candidate>) -> Result<(), BlindError> {
-        self.parts
-            .board
-            .update(|status| status.state = State::Scanning);
-        let mut scopes: BTreeMap<Digest, (Arc<Scope>, Vec<Candidate>)> = BTreeMap::new();
-        for candidate in candidates {
+    fn begin_to_look(&mut self, candidates: Vec<Candidate>) -> Result<(), BlindError> {
+        if self.groups.is_empty() {
+            self.parts
+                .board
+                .update(|status| status.state = State::Scanning);
+        }
+        let mut scopes = Scopes::new();
+        for candidate in candidates.iter().cloned() {
             let scope = candidate.reference.statement.predicate.scope.clone();
             let digest = scope.digest();
             scopes
@@ -130,17 +203,26 @@ impl Engine {
                 .push(candidate);
         }
         let started = clock::now();
-        self.open_eyes(&scopes, started)?;
-        let Some(eyes) = &self.eyes else {
-            return Ok(());
-        };
-        let first = self.read.is_none();
+        let eyes = self.open_eyes(&scopes)?;
+        let mut work = Vec::new();
+        for (digest, (scope, candidates)) in scopes {
+            let view = self
+                .groups
+                .iter()
+                .find(|group| self.begun && group.scope.digest() == digest);
+            let source = match view {
+                Some(group) => Source::View(Known::of(group)),
+                None => self.keeper.source(&eyes.root, &digest),
+            };
+            work.push((scope, candidates, source));
+        }
+        let first = !self.viewed;
+        let progress = Arc::new(Progress::new());
         let baseline = Baseline {
-            root: &eyes.root,
+            root: eyes.root.clone(),
             threads: self.parts.threads,
-            link: &self.parts.link,
-            observer: &self.parts.observer,
-            service: &self.parts.service,
+            observer: self.parts.observer.clone(),
+            progress: Arc::clone(&progress),
             since: self
                 .parts
                 .facts
@@ -149,25 +231,61 @@ impl Engine {
                 .map(|(issued, _)| issued),
             now: started,
         };
+        let link = Arc::clone(&self.parts.link);
+        let read = move || {
+            let views = work
+                .into_iter()
+                .map(|(scope, candidates, source)| baseline.read(scope, candidates, source));
+            let views = views.collect();
+            // Wakes the engine; there is nothing to order.
+            link.order(|_| {});
+            views
+        };
+        let thread = std::thread::Builder::new()
+            .name("baseline".to_owned())
+            .spawn(read)
+            .map_err(BlindError::Thread)?;
+        self.beginning = Some(Beginning {
+            eyes,
+            candidates,
+            first,
+            started,
+            began: Instant::now(),
+            running: Running(progress),
+            thread,
+        });
+        Ok(())
+    }
+
+    /// From now on the new view is attested.
+    fn take_over(&mut self, eyes: Eyes, first: bool, started: Timestamp, views: Vec<View>) {
+        self.forget_sweeps();
+        self.told = None;
+        let same = |before: &Eyes| before.scope == eyes.scope;
+        if !self.eyes.as_ref().is_some_and(same) {
+            self.since = Some(started);
+        }
+        self.last_good = started;
+        self.parts.link.set_waker(Some(eyes.watch.waker()));
+        // The watch before ends only now: there is no moment without one.
+        self.eyes = Some(eyes);
+        let known = views.iter().map(|view| view.known).sum();
+        let bytes = views.iter().map(|view| view.bytes).sum();
+        if known == 0 {
+            self.read = Some(started);
+        } else if first {
+            self.read = None;
+        }
         let mut groups = Vec::new();
-        let mut moved = Vec::new();
-        for (scope, candidates) in scopes.into_values() {
-            let (group, touched) = baseline.read(scope, candidates)?;
-            groups.push(group);
-            moved.extend(touched);
+        for view in views {
+            groups.push(view.group);
+            for path in view.touched {
+                self.touched.add(&path, moved(started));
+            }
         }
         keep_actors(&self.groups, &mut groups);
         self.groups = groups;
-        for path in moved {
-            let touch = Touch {
-                events: vec!["ctime"],
-                count: 1,
-                first: started,
-                last: started,
-                actor: None,
-            };
-            self.touched.add(&path, touch);
-        }
+        self.keeper.begin(&self.groups);
         if first && let Some((issued, goodbye)) = self.parts.facts.before {
             self.restart_gap = !goodbye;
             if self.restart_gap {
@@ -177,12 +295,15 @@ impl Engine {
         // What was seen before this scan began is in it.
         self.gaps
             .retain(|gap| gap.cause == "restart" || gap.to.is_none_or(|to| to > started));
-        self.read = Some(started);
         self.begun = true;
+        self.viewed = true;
+        self.blind_until = None;
         self.check_mounts();
-        self.tell_watching();
+        self.tell_watching(known, bytes);
         crate::sys::give_back();
-        Ok(())
+        self.await_challenge();
+        self.monitor.event(Instant::now(), Event::Rescanned);
+        self.monitor.event(Instant::now(), Event::Begun);
     }
 
     /// A collector that is there gives a challenge within milliseconds; one that is not is not waited for.
@@ -197,11 +318,7 @@ impl Engine {
         }
     }
 
-    fn open_eyes(
-        &mut self,
-        scopes: &BTreeMap<Digest, (Arc<Scope>, Vec<Candidate>)>,
-        started: Timestamp,
-    ) -> Result<(), BlindError> {
+    fn open_eyes(&self, scopes: &Scopes) -> Result<Eyes, BlindError> {
         let everything;
         let (digest, scope) = match scopes.iter().next() {
             Some((digest, (scope, _))) if scopes.len() == 1 => (*digest, scope.as_ref()),
@@ -211,42 +328,50 @@ impl Engine {
                 (everything.digest(), &everything)
             }
         };
-        if self.eyes.as_ref().is_some_and(|eyes| eyes.scope == digest) {
-            return Ok(());
-        }
         let root = Root::open(&self.parts.root, scope)?;
         let watch = Watch::start(&root, &self.parts.root, scope, &self.parts.attribution)?;
-        self.parts.link.set_waker(Some(watch.waker()));
-        // The watch before ends only now: there is no moment without one.
-        self.eyes = Some(Eyes {
+        Ok(Eyes {
             root,
             watch,
             scope: digest,
-        });
-        self.since = Some(started);
-        self.last_good = started;
-        Ok(())
+        })
     }
 
-    fn tell_watching(&self) {
+    fn tell_watching(&self, known: usize, bytes: u64) {
         let coverage = self.coverage();
         let now = clock::now();
         let nearest = self.nearest(now);
         let entries = nearest.map_or(0, |(group, _)| group.tree.len());
         let differences = nearest.map_or(0, |(_, compared)| compared.differences.len());
         let (entries, differences) = (count(entries), count(differences));
-        tracing::info!(rung = %coverage.rung, entries, differences, "watching");
+        tracing::info!(rung = %coverage.rung, entries, known, bytes, differences, "watching");
         for limit in &coverage.limits {
             tracing::info!(%limit, "standing limit of the watch");
         }
-        self.parts
-            .board
-            .update(|status| status.state = State::Watching);
+        self.parts.board.update(|status| {
+            status.state = State::Watching;
+            status.baseline = Some(BaselineStatus {
+                entries,
+                known: count(known),
+                bytes,
+            });
+        });
         self.parts.observer.tell(AgentEvent::Watching {
             coverage,
             entries,
             differences,
         });
+    }
+}
+
+/// Its inode changed while nobody looked.
+fn moved(at: Timestamp) -> Touch {
+    Touch {
+        events: vec!["ctime"],
+        count: 1,
+        first: at,
+        last: at,
+        actor: None,
     }
 }
 

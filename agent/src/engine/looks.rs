@@ -9,13 +9,20 @@ use attestation::time::Timestamp;
 use super::gaps::gap;
 use super::group::Observed;
 use super::marks::short;
-use super::sweep::{Depth, Occasion, Step, Sweep, Swept, There};
+use super::sweep::{CLOSELY, Depth, Occasion, Step, Sweep, Swept, There};
 use super::touched::Touch;
+use super::wanted::Wanted;
 use super::{Engine, RECHECK, RECHECKED, SUBTREES, SWEEP_THREADS};
 use crate::clock;
 use crate::monitor::Event;
-use crate::scan::{Reading, ScanOptions, read_entry};
+use crate::scan::{Manner, Reading, ScanOptions, Writers, read_entry_wanted};
 use crate::watch::{EventSet, Place, Taken};
+
+/// After an event.
+const AS_TOLD: Manner = Manner {
+    from_storage: false,
+    writers: Writers::Recent,
+};
 
 impl Engine {
     /// Takes in what the watch says.
@@ -58,6 +65,7 @@ impl Engine {
             first: place.first,
             last: place.last,
             seeing: false,
+            manner: AS_TOLD,
         };
         for group in 0..self.groups.len() {
             let directory = self.look(group, &place.path, &occasion, place.count, came);
@@ -80,7 +88,15 @@ impl Engine {
         let group = self.groups.get(number)?;
         let decision = group.sealed(path)?;
         let started = clock::now();
-        let observed = Observed::of(read_entry(&eyes.root, path, decision), started);
+        let wanted = Wanted::in_group(group);
+        let reading = read_entry_wanted(
+            &eyes.root,
+            path,
+            decision,
+            &|path, size| wanted.content(path, size),
+            occasion.manner,
+        );
+        let observed = Observed::of(reading, started);
         self.settle(number, path, observed, occasion, count, came)
     }
 
@@ -257,13 +273,17 @@ impl Engine {
         };
         let known = match swept.there {
             There::Read(leaf, mark) => group.is_as_read(&swept.key, leaf, mark),
-            There::Moved => false,
+            There::Moved | There::Unsettled => false,
             There::Unreadable => group.unreadable.contains_key(&swept.path),
         };
         if known {
             return;
         }
-        let occasion = occasion.cloned().unwrap_or_else(|| self.by_rescan());
+        let mut occasion = occasion.cloned().unwrap_or_else(|| self.by_rescan());
+        // What storage holds and the page cache does not is seen only the same way.
+        if matches!(swept.there, There::Read(..) | There::Unsettled) {
+            occasion.manner = CLOSELY;
+        }
         self.look(number, &swept.path, &occasion, 1, false);
     }
 
@@ -321,7 +341,8 @@ impl Engine {
                 .take(RECHECKED)
                 .cloned()
                 .collect();
-            let occasion = self.by_rescan();
+            let mut occasion = self.by_rescan();
+            occasion.manner.writers = Writers::Always;
             for path in paths {
                 self.look(number, &path, &occasion, 1, false);
             }
@@ -338,6 +359,7 @@ impl Engine {
             first: now,
             last: now,
             seeing: self.gaps.is_empty(),
+            manner: AS_TOLD,
         }
     }
 }

@@ -96,6 +96,20 @@ impl Mark {
         }
     }
 
+    /// As it was kept on disk.
+    pub(super) fn from_parts(ino: u64, ctime_ns: i64, rest: u32) -> Self {
+        Self {
+            ino,
+            ctime_ns,
+            rest: rest & !GONE,
+        }
+    }
+
+    /// Inode, ctime, and the hash of the rest with its states.
+    pub(super) fn parts(&self) -> (u64, i64, u32) {
+        (self.ino, self.ctime_ns, self.rest)
+    }
+
     /// It has a writer, so no look at it stands for the next.
     pub(super) fn unsettled(mut self) -> Self {
         self.rest |= RACY;
@@ -191,6 +205,8 @@ struct Table {
     late: HashMap<ShortKey, Slot>,
     gone: usize,
     round: u32,
+    /// Marks that were put or taken out.
+    changes: u64,
 }
 
 impl Marks {
@@ -201,6 +217,29 @@ impl Marks {
         };
         table.sort();
         Self(Arc::new(RwLock::new(table)))
+    }
+
+    /// As they are now, shared with nobody.
+    pub(super) fn snapshot(&self) -> Self {
+        let table = self.read();
+        let kept = table.sorted.iter().chain(table.late.values());
+        let slots = kept.filter_map(|slot| Some(Slot::new(slot.key, slot.mark()?)));
+        Self::from_slots(slots.collect())
+    }
+
+    /// Takes in marks of a look at everything.
+    pub(super) fn extend(&self, slots: Vec<Slot>) {
+        let mut table = self.write();
+        for slot in slots {
+            if let Some(mark) = slot.mark() {
+                table.put(slot.key, Some(mark));
+            }
+        }
+    }
+
+    /// Counts marks that came, changed or went.
+    pub(super) fn changes(&self) -> u64 {
+        self.read().changes
     }
 
     /// Takes a mark in, just made; returns the one before.
@@ -250,6 +289,19 @@ impl Marks {
         slot.mark().is_some_and(|before| before.stands(now))
     }
 
+    /// As [`Self::see_unmoved`]; a path that moved is not seen by it.
+    pub(super) fn pass_unmoved(&self, key: &ShortKey, round: u32, now: &Mark) -> bool {
+        let table = self.read();
+        let Some(slot) = table.find(key) else {
+            return false;
+        };
+        let stands = slot.mark().is_some_and(|before| before.stands(now));
+        if stands {
+            slot.round.fetch_max(round, Ordering::Relaxed);
+        }
+        stands
+    }
+
     /// Whether that sweep, or a later one or a look meanwhile, came by a path.
     pub(super) fn is_seen(&self, key: &ShortKey, round: u32) -> bool {
         let table = self.read();
@@ -282,6 +334,7 @@ impl Table {
     }
 
     fn put(&mut self, key: ShortKey, mark: Option<Mark>) -> Option<Mark> {
+        self.changes = self.changes.saturating_add(1);
         let round = AtomicU32::new(self.round);
         if let Ok(index) = self.sorted.binary_search_by(|slot| slot.key.cmp(&key)) {
             let slot = self.sorted.get_mut(index)?;

@@ -7,6 +7,7 @@ mod baseline;
 mod begin;
 mod gaps;
 mod group;
+mod kept;
 mod looks;
 mod marks;
 mod mounts;
@@ -14,6 +15,7 @@ mod reports;
 mod sweep;
 mod tell;
 mod touched;
+mod wanted;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -25,8 +27,9 @@ use attestation::path::ImagePath;
 use attestation::statement::{Actor, AgentFacts, Gap, UnexpectedMount};
 use attestation::time::Timestamp;
 
-use self::begin::Eyes;
+use self::begin::{Beginning, Eyes};
 use self::group::Group;
+use self::kept::Keeper;
 use self::sweep::{Occasion, Sweep};
 use self::touched::TouchedSet;
 use crate::actor::Attribution;
@@ -69,6 +72,8 @@ pub struct Facts {
 pub struct EngineParts {
     /// The attested root.
     pub root: PathBuf,
+    /// The state directory.
+    pub state: PathBuf,
     /// Threads of a scan; 0: as many as there are processors.
     pub threads: usize,
     /// Whether command lines of actors are attested.
@@ -104,6 +109,12 @@ pub struct Engine {
     /// What to compare with, kept while the root cannot be looked at.
     wanted: Option<Vec<Candidate>>,
     blind_until: Option<Instant>,
+    /// A view that is being read; until it is, the one that there is counts.
+    beginning: Option<Beginning>,
+    /// Whether this run had a view.
+    viewed: bool,
+    /// Keeps the index.
+    keeper: Keeper,
     /// Whether there is a view to speak of; before that nothing is signed.
     begun: bool,
     sweeps: Vec<Sweep>,
@@ -142,6 +153,7 @@ impl Engine {
         pace.rescan = shorter(parts.rescan, pace.rescan);
         let mut monitor = Monitor::new(pace, now);
         monitor.set_interval(shorter(parts.interval, parts.enrolled_interval));
+        let keeper = Keeper::new(&parts.state);
         Self {
             parts,
             monitor,
@@ -149,6 +161,9 @@ impl Engine {
             groups: Vec::new(),
             wanted: None,
             blind_until: None,
+            beginning: None,
+            viewed: false,
+            keeper,
             begun: false,
             sweeps: Vec::new(),
             subtrees: VecDeque::new(),
@@ -183,9 +198,11 @@ impl Engine {
             self.parts.service.alive();
             let taken = self.wait();
             self.take_in(taken);
+            self.finish_beginning();
             self.advance_sweeps();
             self.recheck();
             self.act();
+            self.keep_index();
         }
     }
 
@@ -193,9 +210,13 @@ impl Engine {
         self.parts
             .board
             .update(|status| status.state = State::Stopping);
+        self.beginning = None;
         self.sweeps.clear();
         if self.begun {
             self.attest(false, true);
+        }
+        if let Some(eyes) = self.eyes.as_ref().filter(|_| self.begun) {
+            self.keeper.finish(&eyes.root, &self.groups, Instant::now());
         }
         self.parts.link.set_waker(None);
     }
@@ -239,7 +260,7 @@ impl Engine {
     fn wait(&mut self) -> Option<Taken> {
         let now = Instant::now();
         let mut timeout = self.monitor.idle(now);
-        if !self.sweeps.is_empty() {
+        if !self.sweeps.is_empty() || self.keeper.is_writing() {
             timeout = timeout.min(SWEEPING);
         }
         if let Some(period) = self.parts.service.period() {
@@ -258,6 +279,13 @@ impl Engine {
                 self.parts.link.wait(timeout);
                 None
             }
+        }
+    }
+
+    fn keep_index(&mut self) {
+        if let Some(eyes) = self.eyes.as_ref().filter(|_| self.begun) {
+            self.keeper
+                .advance(&eyes.root, &self.groups, Instant::now());
         }
     }
 

@@ -15,12 +15,21 @@ use attestation::time::Timestamp;
 
 use super::group::{Group, Observed};
 use super::marks::{Mark, Marks, short};
-use crate::scan::{Found, Progress, Root, ScanError, ScanOptions, Surveyed, scan_below, survey};
+use super::wanted::Wanted;
+use crate::scan::{
+    Found, Manner, Progress, Root, ScanError, ScanOptions, Surveyed, Writers, scan_wanted, survey,
+};
 
 /// Results on their way to the engine; the walkers wait when it has more to do.
 const RESULTS: usize = 4096;
 /// Results taken in before the engine looks at events again.
 const AT_ONCE: usize = 512;
+
+/// Past the page cache, and asking for writers.
+pub(super) const CLOSELY: Manner = Manner {
+    from_storage: true,
+    writers: Writers::Always,
+};
 
 /// Why a sweep is made.
 #[derive(Clone, Debug)]
@@ -31,6 +40,8 @@ pub(super) struct Occasion {
     pub(super) last: Timestamp,
     /// Nobody was blind meanwhile: that only the inode moved is not worth telling.
     pub(super) seeing: bool,
+    /// How closely to look.
+    pub(super) manner: Manner,
 }
 
 /// How closely a sweep looks.
@@ -57,6 +68,8 @@ pub(super) enum There {
     Read(Digest, Mark),
     /// Something that was not read since it moved.
     Moved,
+    /// Something that has a writer.
+    Unsettled,
     /// Something that could not be read.
     Unreadable,
 }
@@ -94,6 +107,7 @@ struct Threads {
     marks: Marks,
     round: u32,
     started: Timestamp,
+    wanted: Wanted,
     progress: Arc<Progress>,
     results: SyncSender<Swept>,
 }
@@ -114,11 +128,19 @@ impl Threads {
                     self.surveyed(path, stat.as_ref());
                 }
             }),
-            Depth::Content => scan_below(root, scope, below, options, progress, &|found| {
-                if found.decision.expect == Expect::Sealed {
-                    self.read(found);
-                }
-            }),
+            Depth::Content => scan_wanted(
+                root,
+                scope,
+                below,
+                options,
+                progress,
+                &|path, size| self.wanted.content(path, size),
+                &|found| {
+                    if found.decision.expect == Expect::Sealed {
+                        self.read(found);
+                    }
+                },
+            ),
         }
         .map(drop)
     }
@@ -143,6 +165,7 @@ impl Threads {
         self.marks.see(&short(&key), self.round);
         let observed = Observed::of(found.reading, self.started);
         let there = match observed.line.as_ref().map(Line::leaf).zip(observed.mark) {
+            Some(_) if observed.unsettled => There::Unsettled,
             Some((leaf, mark)) => There::Read(leaf, mark),
             None => There::Unreadable,
         };
@@ -166,8 +189,9 @@ impl Sweep {
         below: ImagePath,
         occasion: Option<Occasion>,
         depth: Depth,
-        options: ScanOptions,
+        mut options: ScanOptions,
     ) -> std::io::Result<Self> {
+        options.manner = CLOSELY;
         let (sender, results) = sync_channel(RESULTS);
         let progress = Arc::new(Progress::new());
         let round = group.marks.begin();
@@ -180,6 +204,7 @@ impl Sweep {
             marks: group.marks.clone(),
             round,
             started,
+            wanted: Wanted::in_group(group),
             progress: Arc::clone(&progress),
             results: sender,
         };

@@ -24,6 +24,8 @@ const MAGIC: &[u8; 16] = b"pristine index\n\0";
 const FORMAT: u32 = 1;
 /// Bytes of a record.
 const RECORD: usize = 84;
+/// The same, to tell from the length of a file about how many there are.
+pub const RECORD_BYTES: u64 = 84;
 /// Records in a block: what is held while a file is read.
 const BLOCK: usize = 4096;
 

@@ -12,7 +12,7 @@ use attestation::scope::{Decision, Scope};
 use thiserror::Error;
 
 pub use self::mount_table::mount_table;
-pub use self::object::Wanted;
+pub use self::object::{Unmoved, Wanted};
 pub use self::root::{Root, RootError};
 
 mod attributes;
@@ -34,12 +34,41 @@ pub(crate) use self::root::Filesystem;
 pub struct ScanOptions {
     /// Threads that walk and hash; one for each core when the cache is warm.
     pub threads: usize,
+    /// How each object is read.
+    pub manner: Manner,
+}
+
+/// How an object is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Content comes from storage, past the page cache, as far as the file system allows; what was not cached before is
+    /// not cached afterwards.
+    pub from_storage: bool,
+    /// Whether files are asked for somebody who has them open for writing, or mapped shared and writable: what has one
+    /// is [`Reading::Unsettled`].
+    pub writers: Writers,
+}
+
+/// Which files are asked whether they have a writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writers {
+    /// None.
+    #[default]
+    Unasked,
+    /// Those whose inode changed lately, and those of a file system that has nothing to write back to: only they can
+    /// change without their ctime moving.
+    Recent,
+    /// All.
+    Always,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads }
+        Self {
+            threads,
+            manner: Manner::default(),
+        }
     }
 }
 
@@ -49,6 +78,17 @@ pub struct Progress {
     entries: AtomicU64,
     bytes: AtomicU64,
     stopped: AtomicBool,
+    rest: Rest,
+}
+
+/// Hears of bytes that were read, and returns when reading may go on.
+#[derive(Default)]
+struct Rest(Option<Box<dyn Fn(u64) + Send + Sync>>);
+
+impl std::fmt::Debug for Rest {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(if self.0.is_some() { "paced" } else { "unpaced" })
+    }
 }
 
 impl Progress {
@@ -56,6 +96,16 @@ impl Progress {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Counters of a reader that has a pace to keep: `rest` hears of bytes as they are read, and returns when reading may
+    /// go on.
+    #[must_use]
+    pub fn paced(rest: Box<dyn Fn(u64) + Send + Sync>) -> Self {
+        Self {
+            rest: Rest(Some(rest)),
+            ..Self::default()
+        }
     }
 
     /// Objects visited until now.
@@ -79,6 +129,12 @@ impl Progress {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self, bytes: u64) {
+        if let Some(rest) = &self.rest.0 {
+            rest(bytes);
+        }
     }
 
     fn add(&self, bytes: u64) {
@@ -223,8 +279,38 @@ pub fn scan_wanted(
     visit: &(dyn Fn(Found) + Sync),
 ) -> Result<ScanSummary, ScanError> {
     let started = Instant::now();
-    let purpose = walk::Purpose::Read { wanted, visit };
+    let purpose = walk::Purpose::Read {
+        wanted,
+        unmoved: None,
+        visit,
+    };
     let mut summary = walk::run(root, scope, path, options, progress, purpose)?;
+    summary.elapsed = started.elapsed();
+    Ok(summary)
+}
+
+/// As [`scan_wanted`] for all of the root; what `unmoved` takes for known by what `statx` says is not read, and not
+/// visited.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_moved(
+    root: &Root,
+    scope: &Scope,
+    options: &ScanOptions,
+    progress: &Progress,
+    unmoved: &Unmoved<'_>,
+    wanted: &Wanted<'_>,
+    visit: &(dyn Fn(Found) + Sync),
+) -> Result<ScanSummary, ScanError> {
+    let started = Instant::now();
+    let purpose = walk::Purpose::Read {
+        wanted,
+        unmoved: Some(unmoved),
+        visit,
+    };
+    let path = ImagePath::root();
+    let mut summary = walk::run(root, scope, &path, options, progress, purpose)?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }
@@ -252,18 +338,44 @@ pub fn survey(
 /// Reads what is at `path` now. The way there is resolved without following a link or crossing a mount.
 #[must_use]
 pub fn read_entry(root: &Root, path: &ImagePath, decision: Decision) -> Reading {
-    read_entry_wanted(root, path, decision, &|_, _| true)
+    read_entry_wanted(root, path, decision, &|_, _| true, Manner::default())
 }
 
-/// As [`read_entry`]; content is read only where `wanted` says so.
+/// As [`read_entry`]; content is read only where `wanted` says so, and as `manner` says.
 #[must_use]
 pub fn read_entry_wanted(
     root: &Root,
     path: &ImagePath,
     decision: Decision,
     wanted: &Wanted<'_>,
+    manner: Manner,
 ) -> Reading {
-    object::read_at_path(root, path, decision, wanted)
+    object::read_at_path(root, path, decision, wanted, manner)
+}
+
+/// Reads several paths, one after the other, as [`read_entry_wanted`] does; ends early when it is stopped.
+pub fn read_entries<T>(
+    root: &Root,
+    paths: impl IntoIterator<Item = (ImagePath, Decision, T)>,
+    manner: Manner,
+    progress: &Progress,
+    wanted: &Wanted<'_>,
+    mut visit: impl FnMut(Found, T),
+) {
+    let mut reader = object::ObjectReader::new(root, progress, wanted, manner);
+    for (path, decision, with) in paths {
+        progress.rest(0);
+        if progress.is_stopped() {
+            return;
+        }
+        let reading = reader.read_path(&path, decision);
+        let found = Found {
+            path,
+            decision,
+            reading,
+        };
+        visit(found, with);
+    }
 }
 
 #[cfg(test)]

@@ -11,14 +11,17 @@ use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::attributes::{self, Object, XattrReader};
-use super::content::{self, ContentError};
+use super::content::{self, Buffer, ContentError, Source};
 use super::links::handle_key;
 use super::root::Filesystem;
-use super::{Progress, Reading, Root};
-use crate::sys;
+use super::{Manner, Progress, Reading, Root, Surveyed, Writers};
+use crate::{clock, sys};
 
 /// How often an object is read again that changed meanwhile.
 const RETRIES: usize = 3;
+/// A store through a mapping into a page that is dirty already leaves ctime alone until the page was written back, which
+/// the kernel does within a minute or so: an inode that has not changed for this long has none.
+const WRITTEN_BACK_NS: i64 = 10 * 60 * 1_000_000_000;
 /// Longest entry line in bytes.
 const LINE_LIMIT: usize = 262_144;
 
@@ -33,6 +36,9 @@ const NAME: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 /// Says for a path and a size whether the content is to be read.
 pub type Wanted<'w> = dyn Fn(&ImagePath, u64) -> bool + Sync + 'w;
 
+/// Says whether what `statx` tells of a path shows that nothing has happened to it since it was read.
+pub type Unmoved<'u> = dyn Fn(&ImagePath, Decision, &Surveyed) -> bool + Sync + 'u;
+
 /// An open directory and the file system it lies on.
 #[derive(Clone, Copy)]
 pub(super) struct Directory<'d> {
@@ -45,7 +51,8 @@ pub(super) struct ObjectReader<'r> {
     root: &'r Root,
     progress: &'r Progress,
     wanted: &'r Wanted<'r>,
-    buffer: Vec<u8>,
+    manner: Manner,
+    buffer: Buffer,
     xattrs: XattrReader,
 }
 
@@ -81,18 +88,28 @@ impl From<ContentError> for Trouble {
 }
 
 impl<'r> ObjectReader<'r> {
-    pub(super) fn new(root: &'r Root, progress: &'r Progress, wanted: &'r Wanted<'r>) -> Self {
+    pub(super) fn new(
+        root: &'r Root,
+        progress: &'r Progress,
+        wanted: &'r Wanted<'r>,
+        manner: Manner,
+    ) -> Self {
         Self {
             root,
             progress,
             wanted,
-            buffer: vec![0; content::BUFFER],
+            manner,
+            buffer: Buffer::new(manner.from_storage),
             xattrs: XattrReader::new(),
         }
     }
 
     pub(super) fn wanted(&self) -> &'r Wanted<'r> {
         self.wanted
+    }
+
+    pub(super) fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// Reads `name` in `directory`; `expected` is what the directory said it is.
@@ -146,7 +163,7 @@ impl<'r> ObjectReader<'r> {
             return Ok(Look::Other(attributes::file_type(&before)));
         }
         if before.stx_nlink > 1 && decision.expect != Expect::Ignored {
-            self.note_link(&file, directory.filesystem, path);
+            self.note_link(file.as_fd(), directory.filesystem, path);
         }
         let mut attempt = 0;
         loop {
@@ -159,8 +176,9 @@ impl<'r> ObjectReader<'r> {
             if after.stx_nlink == 0 && before.stx_nlink > 0 && attempt < RETRIES {
                 return Ok(Look::Again);
             }
-            let settled = attributes::same(&before, &after);
-            if settled || attempt >= RETRIES {
+            let same = attributes::same(&before, &after);
+            if same || attempt >= RETRIES {
+                let settled = same && !self.has_writer(&file, &after, directory.filesystem);
                 let kind = Kind::File {
                     size: before.stx_size,
                     sha256,
@@ -184,20 +202,46 @@ impl<'r> ObjectReader<'r> {
             return Ok(None);
         }
         let progress = self.progress;
-        let stopped = || progress.is_stopped();
-        let digest = content::digest(
-            file.as_fd(),
-            stat.stx_size,
-            stat.stx_blocks,
-            &mut self.buffer,
-            &stopped,
-        )?;
-        Ok(Some(digest))
+        let passed = |bytes| {
+            progress.rest(bytes);
+            progress.is_stopped()
+        };
+        let source = Source {
+            file: file.as_fd(),
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            from_storage: self.manner.from_storage,
+        };
+        content::digest(source, &mut self.buffer, &passed)
+            .map_err(Trouble::from)
+            .map(Some)
     }
 
-    fn note_link(&self, file: &OwnedFd, filesystem: &Filesystem, path: &ImagePath) {
+    /// Whether what was read may change without `statx` telling.
+    fn has_writer(&self, file: &OwnedFd, stat: &Statx, filesystem: &Filesystem) -> bool {
+        let asked = match self.manner.writers {
+            Writers::Unasked => false,
+            Writers::Always => true,
+            Writers::Recent => {
+                let now_ns = clock::now().as_micros().saturating_mul(1000);
+                let ctime_ns = attributes::fingerprint(stat).ctime_ns;
+                filesystem.volatile || ctime_ns > now_ns.saturating_sub(WRITTEN_BACK_NS)
+            }
+        };
+        asked && sys::has_writer(file.as_fd()) == Some(true)
+    }
+
+    /// Takes down a name of a file that has several, without opening it.
+    pub(super) fn note_name(&self, directory: Directory<'_>, name: &CStr, path: &ImagePath) {
+        // What is gone meanwhile needs no note.
+        if let Ok(object) = directory.filesystem.open_child(directory.fd, name, NAME) {
+            self.note_link(object.as_fd(), directory.filesystem, path);
+        }
+    }
+
+    fn note_link(&self, file: BorrowedFd<'_>, filesystem: &Filesystem, path: &ImagePath) {
         // Without handles there is no watch by handles that could make use of them.
-        if let Ok(handle) = sys::name_to_handle(file.as_fd()) {
+        if let Ok(handle) = sys::name_to_handle(file) {
             self.root.links().note(
                 &handle_key(filesystem.fsid, handle.kind, &handle.bytes),
                 path,
@@ -280,6 +324,31 @@ impl<'r> ObjectReader<'r> {
             path, &stat, decision, kind, xattrs, true,
         )))
     }
+
+    /// Reads what is at a path now.
+    pub(super) fn read_path(&mut self, path: &ImagePath, decision: Decision) -> Reading {
+        let raw = path.as_bytes();
+        if self.root.mounted_at(raw).is_some() {
+            return match self.root.open_directory(raw) {
+                Ok((directory, _)) => self.opened_directory(directory.as_fd(), path, decision),
+                Err(errno) => no_way(errno),
+            };
+        }
+        let parent = path.parent().unwrap_or_else(ImagePath::root);
+        let Ok(name) = CString::new(path.name()) else {
+            return Reading::Absent;
+        };
+        match self.root.open_directory(parent.as_bytes()) {
+            Ok((directory, filesystem)) => {
+                let directory = Directory {
+                    fd: directory.as_fd(),
+                    filesystem,
+                };
+                self.read(directory, &name, path, decision, FileType::Unknown)
+            }
+            Err(errno) => no_way(errno),
+        }
+    }
 }
 
 /// Reads what is at a path now.
@@ -288,30 +357,11 @@ pub(super) fn read_at_path(
     path: &ImagePath,
     decision: Decision,
     wanted: &Wanted<'_>,
+    manner: Manner,
 ) -> Reading {
     let progress = Progress::new();
-    let mut reader = ObjectReader::new(root, &progress, wanted);
-    let raw = path.as_bytes();
-    if root.mounted_at(raw).is_some() {
-        return match root.open_directory(raw) {
-            Ok((directory, _)) => reader.opened_directory(directory.as_fd(), path, decision),
-            Err(errno) => no_way(errno),
-        };
-    }
-    let parent = path.parent().unwrap_or_else(ImagePath::root);
-    let Ok(name) = CString::new(path.name()) else {
-        return Reading::Absent;
-    };
-    match root.open_directory(parent.as_bytes()) {
-        Ok((directory, filesystem)) => {
-            let directory = Directory {
-                fd: directory.as_fd(),
-                filesystem,
-            };
-            reader.read(directory, &name, path, decision, FileType::Unknown)
-        }
-        Err(errno) => no_way(errno),
-    }
+    let mut reader = ObjectReader::new(root, &progress, wanted, manner);
+    reader.read_path(path, decision)
 }
 
 /// A way that leads through a link or a file does not lead to this path.

@@ -23,6 +23,10 @@ const STEP_LIMIT: usize = 4_000;
 /// Mounts named in a limit; more are only counted.
 const NAMED_MOUNTS: usize = 16;
 
+/// What `statfs` calls file systems that are kept in memory.
+const TMPFS: i64 = 0x0102_1994;
+const RAMFS: i64 = 0x8584_58f6;
+
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -75,6 +79,10 @@ pub(crate) struct Filesystem {
     pub(crate) fsid: [u8; 8],
     /// Handle of its root directory, where it has handles.
     pub(crate) handle: Option<FileHandle>,
+    /// It is kept in memory alone: what a mapping changes is never written back, so no ctime tells of it.
+    pub(crate) volatile: bool,
+    /// Device and inode of its root directory.
+    pub(crate) root: (u64, u64),
     /// The clone itself: while it is open the mount counts as a mounted one, for which the kernel takes no lock at each close.
     tree: Option<OwnedFd>,
 }
@@ -303,11 +311,16 @@ impl Filesystem {
         };
         let fsid = fsid_bytes(rustix::fs::fstatvfs(&dir).map_err(failed)?.f_fsid);
         let handle = sys::name_to_handle(dir.as_fd()).ok();
+        let kind = rustix::fs::fstatfs(&dir).map_err(failed)?.f_type;
+        let volatile = [TMPFS, RAMFS].contains(&kind);
+        let stat = rustix::fs::fstat(&dir).map_err(failed)?;
         Ok(Self {
             dir,
             prefix,
             fsid,
             handle,
+            volatile,
+            root: (stat.st_dev, stat.st_ino),
             tree,
         })
     }

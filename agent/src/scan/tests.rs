@@ -71,7 +71,10 @@ fn found_with(
         root,
         scope,
         &ImagePath::root(),
-        &ScanOptions { threads },
+        &ScanOptions {
+            threads,
+            ..ScanOptions::default()
+        },
         &progress,
         wanted,
         &|found| {
@@ -303,7 +306,7 @@ fn content_that_is_not_wanted_is_left_out_however_large() {
     );
     assert_eq!(sha256(&all[&path(b"small")]), Some(Digest::of(b"x")));
     assert!(matches!(
-        read_entry_wanted(&root, &path(b"huge"), SEALED, &wanted),
+        read_entry_wanted(&root, &path(b"huge"), SEALED, &wanted, Manner::default()),
         Reading::Entry(
             Entry {
                 kind: Kind::File { sha256: None, .. },
@@ -332,7 +335,10 @@ fn a_scan_can_be_stopped_within_a_file() {
         let result = super::scan(
             &root,
             &Scope::sealed_all(),
-            &ScanOptions { threads: 2 },
+            &ScanOptions {
+                threads: 2,
+                ..ScanOptions::default()
+            },
             &progress,
             &|_| {},
         );
@@ -436,7 +442,10 @@ fn a_subtree_can_be_scanned_alone() {
     let root = open(dir.path());
     let below = |start: &[u8]| {
         let all = Mutex::new(BTreeMap::new());
-        let options = ScanOptions { threads: 2 };
+        let options = ScanOptions {
+            threads: 2,
+            ..ScanOptions::default()
+        };
         scan_below(
             &root,
             &Scope::sealed_all(),
@@ -662,4 +671,106 @@ fn names_of_one_file_are_known_to_belong_together() {
         return;
     }
     assert_eq!(root.names_beside(&path(b"one")), [path(b"two")]);
+}
+
+fn content(reading: &Reading) -> Digest {
+    match reading {
+        Reading::Entry(entry, _) | Reading::Unsettled(entry, _) => match &entry.kind {
+            Kind::File {
+                sha256: Some(sha256),
+                ..
+            } => *sha256,
+            other => panic!("no content: {other:?}"),
+        },
+        other => panic!("no entry: {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_read_from_storage_is_what_was_written() {
+    let from_storage = Manner {
+        from_storage: true,
+        writers: Writers::Always,
+    };
+    // The second is kept in memory: nothing lies below its pages.
+    for folder in [std::env::temp_dir(), "/dev/shm".into()] {
+        let scratch = tempfile::tempdir_in(folder).unwrap();
+        let root = Root::open(scratch.path(), &Scope::sealed_all()).unwrap();
+        let sizes = [0, 1, 511, 4096, 4097, 262_144, 262_145, 1_000_001];
+        for size in sizes {
+            let bytes: Vec<u8> = (0..size).map(|at: u32| (at % 251) as u8).collect();
+            fs::write(scratch.path().join("file"), &bytes).unwrap();
+            let read = read_entry_wanted(&root, &path(b"file"), SEALED, &|_, _| true, from_storage);
+            assert_eq!(content(&read), Digest::of(&bytes), "{size}");
+        }
+        let sparse = fs::File::create(scratch.path().join("sparse")).unwrap();
+        sparse.set_len(3_000_000).unwrap();
+        std::os::unix::fs::FileExt::write_at(&sparse, b"in the middle", 1_500_001).unwrap();
+        drop(sparse);
+        let read = read_entry_wanted(&root, &path(b"sparse"), SEALED, &|_, _| true, from_storage);
+        let plain = read_entry(&root, &path(b"sparse"), SEALED);
+        assert_eq!(content(&read), content(&plain));
+    }
+}
+
+#[test]
+fn a_file_with_a_writer_is_unsettled_until_the_writer_goes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = Root::open(scratch.path(), &Scope::sealed_all()).unwrap();
+    let file = scratch.path().join("file");
+    fs::write(&file, "content").unwrap();
+    let asked = |writers| {
+        let manner = Manner {
+            from_storage: false,
+            writers,
+        };
+        let read = read_entry_wanted(&root, &path(b"file"), SEALED, &|_, _| true, manner);
+        matches!(read, Reading::Unsettled(..))
+    };
+    let writer = fs::OpenOptions::new().write(true).open(&file).unwrap();
+    assert!(asked(Writers::Recent) && asked(Writers::Always));
+    assert!(!asked(Writers::Unasked));
+    drop(writer);
+    assert!(!asked(Writers::Recent) && !asked(Writers::Always));
+    let reader = fs::File::open(&file).unwrap();
+    assert!(!asked(Writers::Always));
+    drop(reader);
+}
+
+#[test]
+fn only_what_moved_is_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = Root::open(scratch.path(), &Scope::sealed_all()).unwrap();
+    fs::create_dir(scratch.path().join("d")).unwrap();
+    for name in ["a", "b", "d/c"] {
+        fs::write(scratch.path().join(name), name).unwrap();
+    }
+    let read = Mutex::new(Vec::new());
+    let passed = Mutex::new(Vec::new());
+    let unmoved = |path: &ImagePath, _: Decision, stat: &Surveyed| {
+        let passes = path.as_bytes() != b"b" && path.as_bytes() != b"d";
+        assert_eq!(stat.directory, path.is_root() || path.as_bytes() == b"d");
+        if passes {
+            passed.lock().unwrap().push(path.to_string());
+        }
+        passes
+    };
+    let summary = scan_moved(
+        &root,
+        &Scope::sealed_all(),
+        &ScanOptions::default(),
+        &Progress::new(),
+        &unmoved,
+        &|_, _| true,
+        &|found| read.lock().unwrap().push(found.path.to_string()),
+    )
+    .unwrap();
+    let sorted = |list: Mutex<Vec<String>>| {
+        let mut list = list.into_inner().unwrap();
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(read), ["./b", "./d"]);
+    assert_eq!(sorted(passed), [".", "./a", "./d/c"]);
+    assert_eq!((summary.entries, summary.bytes), (5, 1));
 }

@@ -13,11 +13,12 @@ use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
 use super::names::{PATH_LIMIT, Position, joined_length};
-use super::object::{Directory, ObjectReader, Wanted, read_at_path, unreadable_errno};
+use super::object::{Directory, ObjectReader, Unmoved, Wanted, read_at_path, unreadable_errno};
 use super::queue::Queue;
 use super::root::Filesystem;
 use super::{
-    Found, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed, attributes,
+    Found, Manner, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed,
+    attributes,
 };
 
 /// Bytes asked for with one `getdents64`.
@@ -38,6 +39,8 @@ pub(super) enum Purpose<'v> {
     /// Read them.
     Read {
         wanted: &'v Wanted<'v>,
+        /// What it says this of is passed by.
+        unmoved: Option<&'v Unmoved<'v>>,
         visit: &'v Visit<'v>,
     },
     /// Only ask `statx` about them; nothing where it has no answer.
@@ -83,6 +86,7 @@ struct Walk<'s> {
     open: &'s AtomicUsize,
     progress: &'s Progress,
     purpose: Purpose<'s>,
+    manner: Manner,
 }
 
 pub(super) fn run(
@@ -108,6 +112,7 @@ pub(super) fn run(
         open: &open,
         progress,
         purpose,
+        manner: options.manner,
     };
     let position = Arc::new(Position::start(path.as_bytes(), state));
     walk.queue.push(
@@ -165,7 +170,7 @@ impl<'w, 's> Worker<'w, 's> {
         Self {
             walk,
             lane,
-            reader: ObjectReader::new(walk.root, walk.progress, wanted),
+            reader: ObjectReader::new(walk.root, walk.progress, wanted, walk.manner),
             listing: vec![MaybeUninit::uninit(); LISTING],
             tally: ScanSummary::default(),
         }
@@ -204,37 +209,51 @@ impl<'w, 's> Worker<'w, 's> {
             filesystem,
             open,
         });
-        let purpose = self.walk.purpose;
-        let reading = match (decision.expect, purpose) {
-            (Expect::Ignored, _) | (_, Purpose::Survey(_)) => None,
-            _ => Some(
-                self.reader
-                    .opened_directory(opened.fd.as_fd(), &opened.path, decision),
-            ),
-        };
         let listed = if position.state.ignores_all_below() {
             Ok(())
         } else {
             self.list(&opened)
         };
-        if let Purpose::Survey(survey) = purpose
-            && decision.expect != Expect::Ignored
-        {
-            let stat = listed
-                .is_ok()
-                .then(|| attributes::stat(opened.fd.as_fd()).ok());
-            self.surveyed(survey, opened.path.clone(), decision, stat.flatten());
-        } else if let Some(reading) = reading {
-            let reading = match listed {
-                Ok(()) => reading,
-                Err(error) => Reading::Unreadable { error },
-            };
-            self.tell(Found {
-                path: opened.path.clone(),
-                decision,
-                reading,
-            });
+        if decision.expect != Expect::Ignored {
+            self.directory_itself(&opened, decision, listed);
         }
+    }
+
+    /// The entry of a directory, after what lies in it was seen to.
+    fn directory_itself(
+        &mut self,
+        opened: &Opened<'s>,
+        decision: Decision,
+        listed: Result<(), String>,
+    ) {
+        let stat = listed
+            .is_ok()
+            .then(|| attributes::stat(opened.fd.as_fd()).ok())
+            .flatten();
+        let purpose = self.walk.purpose;
+        match purpose {
+            Purpose::Survey(survey) => {
+                return self.surveyed(survey, opened.path.clone(), decision, stat);
+            }
+            Purpose::Read {
+                unmoved: Some(unmoved),
+                ..
+            } if stat.is_some_and(|stat| self.passes(unmoved, &opened.path, decision, &stat)) => {
+                return;
+            }
+            Purpose::Read { .. } => {}
+        }
+        let reading = match listed {
+            Ok(()) => self
+                .reader
+                .opened_directory(opened.fd.as_fd(), &opened.path, decision),
+            Err(error) => Reading::Unreadable { error },
+        };
+        self.tell(Found {
+            path: opened.path.clone(),
+            decision,
+            reading,
+        });
     }
 
     fn open(
@@ -264,9 +283,13 @@ impl<'w, 's> Worker<'w, 's> {
             return self.surveyed(survey, path, decision, None);
         }
         let reading = match errno {
-            Errno::NOTDIR | Errno::LOOP => {
-                read_at_path(self.walk.root, &path, decision, self.reader.wanted())
-            }
+            Errno::NOTDIR | Errno::LOOP => read_at_path(
+                self.walk.root,
+                &path,
+                decision,
+                self.reader.wanted(),
+                self.reader.manner(),
+            ),
             errno => unreadable_errno(errno),
         };
         self.tell(Found {
@@ -377,10 +400,25 @@ impl<'w, 's> Worker<'w, 's> {
             let Ok(path) = opened.path.child(name) else {
                 continue;
             };
-            if let Purpose::Survey(survey) = self.walk.purpose {
-                let stat = attributes::stat_name(opened.fd.as_fd(), &file.name).ok();
-                self.surveyed(survey, path, decision, stat);
-                continue;
+            match self.walk.purpose {
+                Purpose::Survey(survey) => {
+                    let stat = attributes::stat_name(opened.fd.as_fd(), &file.name).ok();
+                    self.surveyed(survey, path, decision, stat);
+                    continue;
+                }
+                Purpose::Read {
+                    unmoved: Some(unmoved),
+                    ..
+                } => {
+                    let stat = attributes::stat_name(opened.fd.as_fd(), &file.name);
+                    if stat.is_ok_and(|stat| self.passes(unmoved, &path, decision, &stat)) {
+                        if stat.is_ok_and(|stat| stat.stx_nlink > 1) {
+                            self.reader.note_name(directory, &file.name, &path);
+                        }
+                        continue;
+                    }
+                }
+                Purpose::Read { unmoved: None, .. } => {}
             }
             let reading = self
                 .reader
@@ -391,6 +429,22 @@ impl<'w, 's> Worker<'w, 's> {
                 reading,
             });
         }
+    }
+
+    /// Whether a place is as it was when it was read.
+    fn passes(
+        &mut self,
+        unmoved: &Unmoved<'_>,
+        path: &ImagePath,
+        decision: Decision,
+        stat: &Statx,
+    ) -> bool {
+        let passes = unmoved(path, decision, &attributes::surveyed(stat));
+        if passes {
+            self.tally.entries += 1;
+            self.walk.progress.add(0);
+        }
+        passes
     }
 
     fn surveyed(

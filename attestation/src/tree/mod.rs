@@ -176,14 +176,37 @@ impl Tree {
         }
     }
 
-    /// The entries, in no order that means anything.
+    /// The entries, by rising key.
     pub fn iter(&self) -> impl Iterator<Item = (Digest, Digest)> {
-        let mut open: Vec<Node> = self.root.into_iter().collect();
+        self.iter_below(self.root)
+    }
+
+    /// The entries whose key begins with this byte, by rising key: a part of the whole, for whoever cannot go through all
+    /// of it at once.
+    pub fn iter_beginning(&self, byte: u8) -> impl Iterator<Item = (Digest, Digest)> {
+        let mut node = self.root;
+        while let Some(Place::Branch(place)) = node.map(Node::place) {
+            let Branch { bit, sides, .. } = &self.branches[place];
+            if *bit > 7 {
+                break;
+            }
+            node = Some(sides[usize::from(byte >> (7 - bit) & 1)]);
+        }
+        // Bits that no branch tells apart were not compared on the way.
+        self.iter_below(node)
+            .filter(move |(key, _)| key.as_bytes()[0] == byte)
+    }
+
+    fn iter_below(&self, node: Option<Node>) -> impl Iterator<Item = (Digest, Digest)> {
+        let mut open: Vec<Node> = node.into_iter().collect();
         std::iter::from_fn(move || {
             loop {
                 match open.pop()?.place() {
                     Place::Leaf(place) => return Some(self.leaves[place]),
-                    Place::Branch(place) => open.extend(self.branches[place].sides),
+                    Place::Branch(place) => {
+                        let [left, right] = self.branches[place].sides;
+                        open.extend([right, left]);
+                    }
                 }
             }
         })
@@ -403,6 +426,18 @@ mod tests {
                     &by_definition(&right, depth + 1),
                 )
             }
+        }
+    }
+
+    #[test]
+    fn the_entries_come_by_rising_key_as_a_whole_and_in_parts() {
+        for count in [0, 1, 2, 5, 300, 5000] {
+            let mut all: Vec<_> = (0..count).map(leaf).collect();
+            let tree = Tree::from_leaves(all.clone());
+            all.sort();
+            assert_eq!(tree.iter().collect::<Vec<_>>(), all);
+            let parts = (0..=255).flat_map(|byte| tree.iter_beginning(byte).collect::<Vec<_>>());
+            assert_eq!(parts.collect::<Vec<_>>(), all);
         }
     }
 
