@@ -139,6 +139,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         root: settings.root.clone(),
         state: settings.state.clone(),
         threads: settings.scan_threads,
+        reread_cpu: settings.reread_cpu,
         cmdline: settings.cmdline,
         attribution: Attribution::new(settings.cmdline, settings.sessions, settings.arguments),
         interval: settings.interval,

@@ -51,6 +51,8 @@ pub struct AgentSettings {
     pub spool_limit: u64,
     /// Threads of a scan; 0: as many as there are processors.
     pub scan_threads: usize,
+    /// How much of one processor, in percent, reading all content again may take.
+    pub reread_cpu: f64,
     /// SHA-256 of the configuration file, for the statement, where there is one.
     pub config_sha256: Option<Digest>,
 }
@@ -82,6 +84,7 @@ impl AgentSettings {
             arguments: false,
             spool_limit: 64 * 1024 * 1024,
             scan_threads: 0,
+            reread_cpu: 1.0,
             config_sha256: None,
         }
     }
@@ -202,16 +205,15 @@ impl AgentConfig {
                 .bytes()
                 .map_err(|reason| value(path, "limits.memory", reason))?;
         }
-        if raw
-            .limits
-            .reread_cpu
-            .is_some_and(|percent| !(0.0..=100.0).contains(&percent))
-        {
-            return Err(value(
-                path,
-                "limits.reread_cpu",
-                "is a percentage of one core".to_owned(),
-            ));
+        if let Some(percent) = raw.limits.reread_cpu {
+            if !(0.0..=100.0).contains(&percent) {
+                return Err(value(
+                    path,
+                    "limits.reread_cpu",
+                    "is a percentage of one core".to_owned(),
+                ));
+            }
+            settings.reread_cpu = percent;
         }
         Ok(settings)
     }
@@ -304,11 +306,6 @@ fn warn_of_no_effect(raw: &Raw) {
             raw.limits.memory.is_some(),
             "limits.memory",
             "limit the memory of the service instead (MemoryMax=)",
-        ),
-        (
-            raw.limits.reread_cpu.is_some(),
-            "limits.reread_cpu",
-            "content is read again at a start and when the collector asks, not in the background",
         ),
     ];
     for (_, key, why) in keys.into_iter().filter(|(set, ..)| *set) {

@@ -165,6 +165,7 @@ impl Engine {
         self.told = None;
         self.parts.link.set_waker(None);
         self.eyes = None;
+        self.rolling = None;
         self.groups.clear();
         self.since = None;
         self.read = None;
@@ -286,6 +287,7 @@ impl Engine {
         keep_actors(&self.groups, &mut groups);
         self.groups = groups;
         self.keeper.begin(&self.groups);
+        self.start_rolling();
         if first && let Some((issued, goodbye)) = self.parts.facts.before {
             self.restart_gap = !goodbye;
             if self.restart_gap {

@@ -4,6 +4,7 @@ use attestation::statement::{Gap, Rung, WatchCoverage};
 use attestation::time::Timestamp;
 
 use super::Engine;
+use super::pace::DEADLINE;
 
 /// Gaps of one cause that follow each other are one; this many causes and places are enough to say.
 const GAPS: usize = 64;
@@ -40,6 +41,16 @@ impl Engine {
                 limits_total: None,
             },
         };
+        if self.parts.reread_cpu <= 0.0 {
+            coverage.limits.push(
+                "content is read again only when that is asked for: limits.reread_cpu is 0".into(),
+            );
+        } else if let Some(takes) = self.round_takes.filter(|takes| *takes > DEADLINE) {
+            let hours = takes.as_secs().div_ceil(3600);
+            coverage.limits.push(format!(
+                "reading all content again takes about {hours} hours within limits.reread_cpu"
+            ));
+        }
         if let Some(failing) = self.parts.chain.state().failing {
             coverage
                 .limits

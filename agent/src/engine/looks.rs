@@ -19,7 +19,7 @@ use crate::scan::{Manner, Reading, ScanOptions, Writers, read_entry_wanted};
 use crate::watch::{EventSet, Place, Taken};
 
 /// After an event.
-const AS_TOLD: Manner = Manner {
+pub(super) const AS_TOLD: Manner = Manner {
     from_storage: false,
     writers: Writers::Recent,
 };
@@ -267,7 +267,12 @@ impl Engine {
         }
     }
 
-    fn take_in_swept(&mut self, number: usize, swept: &Swept, occasion: Option<&Occasion>) {
+    pub(super) fn take_in_swept(
+        &mut self,
+        number: usize,
+        swept: &Swept,
+        occasion: Option<&Occasion>,
+    ) {
         let Some(group) = self.groups.get(number) else {
             return;
         };

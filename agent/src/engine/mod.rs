@@ -11,7 +11,10 @@ mod kept;
 mod looks;
 mod marks;
 mod mounts;
+mod pace;
 mod reports;
+mod rolling;
+mod rounds;
 mod sweep;
 mod tell;
 mod touched;
@@ -30,6 +33,7 @@ use attestation::time::Timestamp;
 use self::begin::{Beginning, Eyes};
 use self::group::Group;
 use self::kept::Keeper;
+use self::rolling::Rolling;
 use self::sweep::{Occasion, Sweep};
 use self::touched::TouchedSet;
 use crate::actor::Attribution;
@@ -76,6 +80,8 @@ pub struct EngineParts {
     pub state: PathBuf,
     /// Threads of a scan; 0: as many as there are processors.
     pub threads: usize,
+    /// How much of one processor, in percent, reading all content again may take; 0: it is not done.
+    pub reread_cpu: f64,
     /// Whether command lines of actors are attested.
     pub cmdline: bool,
     /// What is asked of those who did something, and what was seen of logins.
@@ -115,6 +121,10 @@ pub struct Engine {
     viewed: bool,
     /// Keeps the index.
     keeper: Keeper,
+    /// Reads all content again and again.
+    rolling: Option<Rolling>,
+    /// How long that takes for all of it within its budget, once that can be said.
+    round_takes: Option<Duration>,
     /// Whether there is a view to speak of; before that nothing is signed.
     begun: bool,
     sweeps: Vec<Sweep>,
@@ -164,6 +174,8 @@ impl Engine {
             beginning: None,
             viewed: false,
             keeper,
+            rolling: None,
+            round_takes: None,
             begun: false,
             sweeps: Vec::new(),
             subtrees: VecDeque::new(),
@@ -200,6 +212,7 @@ impl Engine {
             self.take_in(taken);
             self.finish_beginning();
             self.advance_sweeps();
+            self.advance_rolling();
             self.recheck();
             self.act();
             self.keep_index();
@@ -212,6 +225,8 @@ impl Engine {
             .update(|status| status.state = State::Stopping);
         self.beginning = None;
         self.sweeps.clear();
+        self.keep_place();
+        self.rolling = None;
         if self.begun {
             self.attest(false, true);
         }

@@ -8,10 +8,12 @@ use attestation::time::Timestamp;
 
 use super::Engine;
 use super::gaps::gap;
+use super::looks::AS_TOLD;
 use super::sweep::Occasion;
 use super::touched::Touch;
 use crate::clock;
 use crate::monitor::Event;
+use crate::scan::Writers;
 use crate::watch::{Inode, RawWrite, Report};
 
 /// Mount points of which it is kept who mounted last; when full all are forgotten.
@@ -39,7 +41,9 @@ impl Engine {
                 Report::RawWrite(write) => self.written_raw(write),
                 Report::Mapped(inodes) => {
                     let inodes: BTreeSet<u64> = inodes.iter().map(|inode| inode.ino).collect();
-                    let occasion = self.by_rescan();
+                    // A mapping is written to without the inode telling.
+                    let mut occasion = self.by_rescan();
+                    occasion.manner.writers = Writers::Always;
                     self.look_at_inodes(&inodes, &occasion);
                 }
                 Report::Inodes(aliased) => {
@@ -51,6 +55,7 @@ impl Engine {
                             first: alias.last,
                             last: alias.last,
                             seeing: false,
+                            manner: AS_TOLD,
                         };
                         self.look_at_inodes(&BTreeSet::from([ino]), &occasion);
                     }

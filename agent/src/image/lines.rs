@@ -96,6 +96,32 @@ impl Lines {
         Ok(())
     }
 
+    /// The next paths in order, so many at most; all from the first without a path.
+    pub fn after(
+        &self,
+        path: Option<&ImagePath>,
+        most: usize,
+    ) -> Result<Vec<ImagePath>, LinesError> {
+        let before = match path {
+            Some(path) => self.block_of(path)?,
+            None => None,
+        };
+        let Some(start) = before.or_else(|| self.samples.first().copied()) else {
+            return Ok(Vec::new());
+        };
+        let mut paths = Vec::new();
+        let mut cursor = Cursor::new(&self.file, start);
+        while paths.len() < most
+            && let Some((offset, line)) = cursor.next()?
+        {
+            let here = path_of(offset, line)?;
+            if path.is_none_or(|path| here > *path) {
+                paths.push(here);
+            }
+        }
+        Ok(paths)
+    }
+
     /// Key and leaf of every line: what a tree is made of.
     pub fn leaves(&self) -> Result<Vec<(Digest, Digest)>, LinesError> {
         let mut leaves = Vec::with_capacity(self.samples.len() * STRIDE);
@@ -245,6 +271,14 @@ mod tests {
         let d120 = ImagePath::parse("./d120").unwrap();
         lines.below(&d120, &mut |path, _| below.push(path)).unwrap();
         assert_eq!(below.len(), 6);
+        let mut after = Vec::new();
+        while let Ok(next) = lines.after(after.last(), 7)
+            && !next.is_empty()
+        {
+            after.extend(next);
+        }
+        let shown: Vec<String> = after.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, paths);
         let mut all = 0;
         lines
             .below(&ImagePath::root(), &mut |_, _| all += 1)

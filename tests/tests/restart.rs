@@ -1,0 +1,140 @@
+//! What a restart of the agent reads, by the agent's own count; and that what its index does not know is found all the same.
+
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use pristine_tests::{
+    agent::Agent,
+    program::{Said, command},
+    roots,
+    wait::{LATER, eventually},
+    world::World,
+};
+use serde_json::Value;
+
+#[test]
+fn a_restart_reads_only_what_changed() {
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    let first = baseline(&agent);
+    assert_eq!(first["known"], 0);
+    assert!(first["bytes"].as_u64().expect("bytes") > 10_000);
+    let content = statement_read(&agent);
+    assert!(content.is_string(), "everything was read: {content}");
+
+    // A clean stop keeps what is known, whatever was written before.
+    agent.stop();
+    agent.begin();
+    let again = baseline(&agent);
+    assert_eq!(again["known"], first["entries"]);
+    assert_eq!(again["bytes"], 0);
+    world.wait_for_status("web-1", "pristine");
+    // What was read before the restart is not claimed; the rolling reading of content comes to it.
+    eventually("a reading of everything in this run", LATER, || {
+        statement_read(&agent).is_string().then_some(())
+    });
+
+    agent.stop();
+    fs::write(root.join("usr/bin/tool-07"), "changed while it was down\n").expect("a change");
+    agent.begin();
+    let third = baseline(&agent);
+    assert_eq!(third["bytes"], 26);
+    world.wait_for_status("web-1", "drifted");
+    assert!(
+        world
+            .people
+            .open("difference", "./usr/bin/tool-07")
+            .is_some()
+    );
+
+    // Killed: the index is the one written after the start, or older.
+    eventually("an index", LATER, || index(&agent));
+    agent.kill();
+    agent.begin();
+    let fourth = baseline(&agent);
+    let known = |of: &Value| of["known"].as_u64().expect("a number");
+    assert!(known(&fourth) >= known(&third) - 1, "{fourth}");
+    world.wait_for_status("web-1", "drifted");
+    world.check();
+}
+
+#[test]
+fn a_damaged_index_is_told_and_everything_is_read() {
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    let first = baseline(&agent);
+    agent.stop();
+    let index = index(&agent).expect("an index");
+    let file = fs::OpenOptions::new().write(true).open(&index);
+    let at = fs::metadata(&index).expect("an index").len() / 2;
+    file.expect("the index")
+        .write_all_at(b"?!", at)
+        .expect("damage");
+    fs::write(root.join("etc/app/app.conf"), "listen = 81\n").expect("a change");
+    agent.begin();
+    let again = baseline(&agent);
+    assert_eq!(again["known"], 0);
+    assert_eq!(again["entries"], first["entries"]);
+    assert!(
+        agent.complaint().contains("damaged"),
+        "{}",
+        agent.complaint()
+    );
+    world.wait_for_status("web-1", "drifted");
+
+    // The next one is whole again.
+    agent.stop();
+    agent.begin();
+    assert_ne!(baseline(&agent)["known"], 0);
+    world.check();
+}
+
+/// Files that changed within the last moments are read again whatever an index says.
+fn settle(root: &Path) {
+    let newest = root.join("usr/bin/tool-39");
+    eventually("the root to be a little older", LATER, || {
+        let age = fs::metadata(&newest)
+            .ok()?
+            .modified()
+            .ok()?
+            .elapsed()
+            .ok()?;
+        (age.as_millis() > 100).then_some(())
+    });
+}
+
+fn status(agent: &Agent) -> Option<Value> {
+    let mut status = command("pristine-agent");
+    status.arg("status").arg("--config").arg(agent.config());
+    let said = Said::by(status.args(["--format", "json"]));
+    (said.code == 0).then(|| said.json())
+}
+
+fn baseline(agent: &Agent) -> Value {
+    eventually("a baseline", LATER, || {
+        let baseline = status(agent)?["baseline"].clone();
+        baseline.is_object().then_some(baseline)
+    })
+}
+
+fn statement_read(agent: &Agent) -> Value {
+    status(agent).expect("a status")["read"].clone()
+}
+
+fn index(agent: &Agent) -> Option<PathBuf> {
+    let mut files = fs::read_dir(agent.state().join("index")).ok()?;
+    files
+        .find_map(|file| Some(file.ok()?.path()))
+        .filter(|path| path.extension().is_none())
+}
