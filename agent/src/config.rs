@@ -301,13 +301,11 @@ impl Size {
 
 /// Keys of the format that this version does nothing with: whoever sets one is told, each in a line of its own.
 fn warn_of_no_effect(raw: &Raw) {
-    let keys = [
-        (
-            raw.limits.memory.is_some(),
-            "limits.memory",
-            "limit the memory of the service instead (MemoryMax=)",
-        ),
-    ];
+    let keys = [(
+        raw.limits.memory.is_some(),
+        "limits.memory",
+        "limit the memory of the service instead (MemoryMax=)",
+    )];
     for (_, key, why) in keys.into_iter().filter(|(set, ..)| *set) {
         tracing::warn!(key, "this key has no effect in this version: {why}");
     }
