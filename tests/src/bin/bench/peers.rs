@@ -313,7 +313,7 @@ struct Watched {
 impl Watched {
     fn start(root: &Path) -> Self {
         let world = World::start();
-        world.image(root, "bench", "1", &[]);
+        world.image(root, "base", "1", &[]);
         let mut agent = Agent::configured(
             &world.path("web-1"),
             "web-1",
