@@ -12,7 +12,7 @@ use attestation::path::ImagePath;
 use attestation::scope::Scope;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use thiserror::Error;
 
 use super::{Links, handle_key, mount_table};
@@ -20,6 +20,8 @@ use crate::sys::{self, FileHandle};
 
 /// Bytes of a path given to the kernel at once: below `PATH_MAX`.
 const STEP_LIMIT: usize = 4_000;
+/// What `statfs` says of a btrfs.
+const BTRFS_MAGIC: i64 = 0x9123_683e;
 /// Mounts named in a limit; more are only counted.
 const NAMED_MOUNTS: usize = 16;
 
@@ -72,6 +74,7 @@ struct Inner {
 }
 
 /// One mounted file system of the root.
+#[derive(Debug)]
 pub(crate) struct Filesystem {
     pub(crate) dir: OwnedFd,
     /// Where it lies in the root.
@@ -83,6 +86,9 @@ pub(crate) struct Filesystem {
     pub(crate) volatile: bool,
     /// Device and inode of its root directory.
     pub(crate) root: (u64, u64),
+    /// The top of a btrfs of which only a subvolume is mounted: the kernel marks the whole by nothing less, and tells of
+    /// it by the top's identifier.
+    top: Option<OwnedFd>,
     /// The clone itself: while it is open the mount counts as a mounted one, for which the kernel takes no lock at each close.
     tree: Option<OwnedFd>,
 }
@@ -240,7 +246,7 @@ impl fmt::Debug for Root {
 }
 
 impl Filesystem {
-    fn is_clone(&self) -> bool {
+    pub(crate) fn is_clone(&self) -> bool {
         self.tree.is_some()
     }
 
@@ -293,6 +299,41 @@ impl Filesystem {
         Ok((directory, tree))
     }
 
+    /// A directory of another file system, whose events are those of a place in the root. Only as a clone: elsewhere paths
+    /// cannot be told from each other.
+    pub(crate) fn beside(plain: &OwnedFd, prefix: ImagePath) -> std::io::Result<Self> {
+        let (dir, tree) = Self::open_clone(plain)?;
+        Ok(Self::describe(dir, Some(tree), None, prefix)?)
+    }
+
+    fn describe(
+        dir: OwnedFd,
+        tree: Option<OwnedFd>,
+        top: Option<OwnedFd>,
+        prefix: ImagePath,
+    ) -> Result<Self, Errno> {
+        let marked = top.as_ref().unwrap_or(&dir);
+        let fsid = fsid_bytes(rustix::fs::fstatvfs(marked)?.f_fsid);
+        let handle = sys::name_to_handle(dir.as_fd()).ok();
+        let volatile = [TMPFS, RAMFS].contains(&rustix::fs::fstatfs(&dir)?.f_type);
+        let stat = rustix::fs::fstat(&dir)?;
+        Ok(Self {
+            dir,
+            prefix,
+            fsid,
+            handle,
+            volatile,
+            root: (stat.st_dev, stat.st_ino),
+            top,
+            tree,
+        })
+    }
+
+    /// What a mark of the whole file system is put on.
+    pub(crate) fn marked_at(&self) -> BorrowedFd<'_> {
+        self.top.as_ref().unwrap_or(&self.dir).as_fd()
+    }
+
     /// `shown` is for errors only.
     fn open_at(plain: &OwnedFd, prefix: ImagePath, shown: &Path) -> Result<Self, RootError> {
         let failed = |errno: Errno| RootError::FileSystem {
@@ -309,20 +350,8 @@ impl Filesystem {
                 (dir, None)
             }
         };
-        let fsid = fsid_bytes(rustix::fs::fstatvfs(&dir).map_err(failed)?.f_fsid);
-        let handle = sys::name_to_handle(dir.as_fd()).ok();
-        let kind = rustix::fs::fstatfs(&dir).map_err(failed)?.f_type;
-        let volatile = [TMPFS, RAMFS].contains(&kind);
-        let stat = rustix::fs::fstat(&dir).map_err(failed)?;
-        Ok(Self {
-            dir,
-            prefix,
-            fsid,
-            handle,
-            volatile,
-            root: (stat.st_dev, stat.st_ino),
-            tree,
-        })
+        let top = btrfs_top(&dir, shown);
+        Self::describe(dir, tree, top, prefix).map_err(failed)
     }
 }
 
@@ -337,6 +366,37 @@ fn fsid_bytes(fsid: u64) -> [u8; 8] {
     bytes[..4].copy_from_slice(&first.to_ne_bytes());
     bytes[4..].copy_from_slice(&second.to_ne_bytes());
     bytes
+}
+
+/// The top directory of the btrfs that a directory lies on, through a mount that nobody else sees; nothing where it is
+/// mounted from the top, or cannot be.
+fn btrfs_top(dir: &OwnedFd, shown: &Path) -> Option<OwnedFd> {
+    let is_btrfs = rustix::fs::fstatfs(dir).is_ok_and(|told| told.f_type == BTRFS_MAGIC);
+    if !is_btrfs {
+        return None;
+    }
+    let table = std::fs::read("/proc/self/mountinfo").ok()?;
+    let stat = rustix::fs::statx(CWD, shown, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let line = super::mount_lines(&table).find(|line| line.id == stat.stx_mnt_id)?;
+    let open = || {
+        let context = rustix::mount::fsopen(c"btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let source = CString::new(line.source.clone()).map_err(|_| Errno::INVAL)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), c"source", &source)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), c"subvolid", c"5")?;
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        let mount = rustix::mount::fsmount(
+            context.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+        )?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&mount, c".", flags, Mode::empty())
+    };
+    let top = open()
+        .inspect_err(|errno: &Errno| tracing::info!(%errno, "the top of a btrfs cannot be opened"))
+        .ok()?;
+    let fsid = |dir| rustix::fs::fstatvfs(dir).map(|told| told.f_fsid);
+    (fsid(&top).ok()? != fsid(dir).ok()?).then_some(top)
 }
 
 fn resolve(cloned: bool) -> ResolveFlags {

@@ -1,12 +1,11 @@
-//! Rung A: one fanotify group with file-handle records on each superblock in scope, and the thread that reads it.
+//! Rungs A to C: fanotify groups with marks on each superblock in scope, and the thread that reads them.
 //!
 //! The thread blocks while it is quiet and pauses after each drain: being woken for each event is what a watch costs the
 //! writers. It reads, looks up the process, and puts the place on the board; it never hashes and never logs.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,34 +13,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
 use attestation::time::Timestamp;
-use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::board::{Batch, Board, Event, Key, Seen};
 use super::canary::Canaries;
-use super::handles::{Resolver, events_of, named_key, object_key};
+use super::descriptors::{self, Brought, Written};
+use super::handles::{Resolver, events_of, named_key, object_key, written_key};
+use super::ladder::{self, Marked, Source};
 use super::record::{self, Handle, Record};
+use super::report::Aliased;
 use super::{EventSet, Place};
 use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
 use crate::scan::{Root, handle_key};
 
-// The group's flags for handles are the kernel's own numbers: nix has no names for them, and lets them through.
-const GROUP: u32 = libc::FAN_CLASS_NOTIF
-    | libc::FAN_REPORT_FID
-    | libc::FAN_REPORT_DFID_NAME
-    | libc::FAN_REPORT_TARGET_FID
-    | libc::FAN_UNLIMITED_QUEUE
-    | libc::FAN_CLOEXEC
-    | libc::FAN_NONBLOCK;
-const MASK: u64 = libc::FAN_MODIFY
-    | libc::FAN_CLOSE_WRITE
-    | libc::FAN_ATTRIB
-    | libc::FAN_CREATE
-    | libc::FAN_DELETE
-    | libc::FAN_RENAME
-    | libc::FAN_OPEN_EXEC
-    | libc::FAN_ONDIR;
 /// Bytes taken with one read: some thousand events.
 const BUFFER: usize = 256 * 1024;
 /// The longest record: a header and three pieces of information, each with the longest handle and name. A read that leaves
@@ -53,6 +38,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct FanotifyWatch {
     resolver: Mutex<Resolver>,
+    rung: Rung,
     limits: Vec<String>,
     trouble: Arc<Trouble>,
     stop: Arc<OwnedFd>,
@@ -67,31 +53,24 @@ impl FanotifyWatch {
         board: &Arc<Board>,
         canaries: &Arc<Canaries>,
         attribution: &Attribution,
+        highest: Rung,
     ) -> io::Result<Self> {
-        let group = Fanotify::init(InitFlags::from_bits_retain(GROUP), EventFFlags::empty())?;
-        let mut limits = Vec::new();
-        for filesystem in root.filesystems() {
-            let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
-            let mask = MaskFlags::from_bits_retain(MASK);
-            match group.mark(flags, mask, filesystem.dir.as_fd(), None::<&Path>) {
-                Ok(()) => {}
-                Err(error) if filesystem.prefix.is_root() => return Err(error.into()),
-                Err(error) => limits.push(format!(
-                    "changes below {} are not told: {error}",
-                    filesystem.prefix
-                )),
-            }
-        }
+        let Marked {
+            sources,
+            rung,
+            mut limits,
+            uppers,
+        } = ladder::climb(root, highest)?;
         // After the marks: whoever is not followed yet when it does something is in the scan of all processes that follows.
         let (witness, limit) = Witness::start(root, attribution);
         if let Some(limit) = limit {
             limits.push(limit);
-            unmark_execs(&group, root);
+            ladder::unmark_execs(&sources, root);
         }
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
         let trouble = witness.trouble();
         let reader = Reader {
-            group,
+            sources,
             canaries: Arc::clone(canaries),
             stop: Arc::clone(&stop),
             board: Arc::clone(board),
@@ -101,9 +80,10 @@ impl FanotifyWatch {
         let reader = std::thread::Builder::new()
             .name("fanotify".into())
             .spawn(move || reader.run())?;
-        let resolver = Mutex::new(Resolver::new(root, scope, board));
+        let resolver = Mutex::new(Resolver::new(root, scope, board, uppers));
         Ok(Self {
             resolver,
+            rung,
             limits,
             trouble,
             stop,
@@ -115,13 +95,17 @@ impl FanotifyWatch {
         let mut limits = self.limits.clone();
         limits.extend(self.trouble.limits());
         WatchCoverage {
-            rung: Rung::A,
+            rung: self.rung,
             limits,
             limits_total: None,
         }
     }
 
-    pub(super) fn resolve(&self, seen: HashMap<Key, Seen>, generation: u64) -> Vec<Place> {
+    pub(super) fn resolve(
+        &self,
+        seen: HashMap<Key, Seen>,
+        generation: u64,
+    ) -> (Vec<Place>, Vec<Aliased>) {
         self.resolver
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +124,7 @@ impl Drop for FanotifyWatch {
 }
 
 struct Reader {
-    group: Fanotify,
+    sources: Vec<Source>,
     canaries: Arc<Canaries>,
     stop: Arc<OwnedFd>,
     board: Arc<Board>,
@@ -192,8 +176,10 @@ impl Reader {
             meanings.push(Meaning::Processes);
         }
         if pause.is_none() {
-            descriptors.push(PollFd::new(&self.group, PollFlags::IN));
-            meanings.push(Meaning::Events);
+            for source in &self.sources {
+                descriptors.push(PollFd::new(source, PollFlags::IN));
+                meanings.push(Meaning::Events);
+            }
         }
         let timeout = pause.map(|end| timespec(end.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
@@ -209,7 +195,7 @@ impl Reader {
                     ready.processes = told.intersects(PollFlags::IN | PollFlags::ERR);
                 }
                 Meaning::Events => {
-                    ready.events = told.intersects(PollFlags::IN | PollFlags::ERR);
+                    ready.events |= told.intersects(PollFlags::IN | PollFlags::ERR);
                 }
             }
         }
@@ -221,26 +207,68 @@ impl Reader {
     fn drain(&mut self, buffer: &mut [u8]) -> Result<(), Errno> {
         loop {
             let before = clock::monotonic();
-            let length = match rustix::io::read(&self.group, &mut *buffer) {
-                Ok(length) => length,
-                Err(Errno::AGAIN) => {
-                    self.witness.is_quiet(before);
-                    return Ok(());
-                }
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno),
-            };
-            let until = clock::monotonic();
-            self.witness.follow();
-            self.tell_login();
-            let drained = length.saturating_add(LONGEST) <= buffer.len();
-            self.batch(&buffer[..length], until, drained);
+            let mut more = false;
+            for source in 0..self.sources.len() {
+                more |= self.drain_once(source, buffer)?;
+            }
+            if !more {
+                self.witness.is_quiet(before);
+                return Ok(());
+            }
         }
     }
 
     fn tell_login(&mut self) {
         if self.witness.take_login_of_root() {
             self.board.root_logged_in();
+        }
+    }
+
+    /// Reads once; whether there may be more.
+    fn drain_once(&mut self, source: usize, buffer: &mut [u8]) -> Result<bool, Errno> {
+        let Some(source) = self.sources.get(source) else {
+            return Ok(false);
+        };
+        if source.rung == Rung::C {
+            return Ok(match descriptors::read(&source.group)? {
+                Brought::Nothing => false,
+                Brought::Some { written, lost } => {
+                    self.written(written, lost);
+                    true
+                }
+            });
+        }
+        let length = match rustix::io::read(&source.group, &mut *buffer) {
+            Ok(length) => length,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => return Ok(true),
+            Err(errno) => return Err(errno),
+        };
+        let until = clock::monotonic();
+        self.witness.follow();
+        self.tell_login();
+        let drained = length.saturating_add(LONGEST) <= buffer.len();
+        self.batch(&buffer[..length], until, drained);
+        Ok(true)
+    }
+
+    /// Files that were written, by their descriptors.
+    fn written(&mut self, mut written: Vec<Written>, lost: Option<String>) {
+        let (at, until) = (now(), clock::monotonic());
+        self.witness.follow();
+        self.tell_login();
+        written.retain(|written| {
+            !events_of(written.mask).is_empty() && !self.canaries.hear(&written.key)
+        });
+        let records: Vec<_> = written.iter().map(Written::record).collect();
+        let detail = !self.board.is_crowded();
+        let doers = self.witness.resolve(&records, until, false, detail);
+        let mut batch = self.board.batch();
+        for ((written, record), doer) in written.iter().zip(&records).zip(doers) {
+            batch.add(&written_key(written), &event(record, doer, at));
+        }
+        if let Some(lost) = lost {
+            batch.lose(&lost);
         }
     }
 
@@ -338,17 +366,6 @@ fn event(record: &Record<'_>, doer: Arc<Doer>, at: Timestamp) -> Event {
         subtree: record.mask & libc::FAN_ONDIR != 0 && events.intersects(changes_names),
         actor: Some(doer),
         at,
-    }
-}
-
-/// Where nobody can say what is done with them, files opened for an exec only cost.
-fn unmark_execs(group: &Fanotify, root: &Root) {
-    for filesystem in root.filesystems() {
-        let flags = MarkFlags::FAN_MARK_REMOVE | MarkFlags::FAN_MARK_FILESYSTEM;
-        let mask = MaskFlags::from_bits_retain(libc::FAN_OPEN_EXEC);
-        if let Err(error) = group.mark(flags, mask, filesystem.dir.as_fd(), None::<&Path>) {
-            tracing::debug!(%error, "execs stay marked, and are told for nothing");
-        }
     }
 }
 

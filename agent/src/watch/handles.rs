@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, makedev};
 use rustix::io::Errno;
 
 use super::board::{Board, Key, Seen};
+use super::descriptors::Written;
 use super::record::{Handle, Named};
+use super::report::{Aliased, Inode};
 use super::{EventSet, Place};
 use crate::actor::{ExeDigests, Users};
 use crate::scan::{Filesystem, Root, handle_key};
@@ -32,9 +34,13 @@ const CLIMB_LIMIT: usize = 65_536;
 const BEING_MADE_TRIES: u32 = 5;
 const BEING_MADE: Duration = Duration::from_micros(500);
 
+/// Inodes with unknown names that wait to be looked for; more than that is a rescan.
+const ALIASED: usize = 16_384;
+
 const OBJECT: u8 = 0;
 const NAMED: u8 = 1;
 const INODE: u8 = 2;
+const WRITTEN: u8 = 3;
 
 /// The key of an object that came without a name.
 pub(super) fn object_key(handle: &Handle<'_>) -> Vec<u8> {
@@ -56,6 +62,16 @@ pub(super) fn named_key(named: &Named<'_>) -> Vec<u8> {
     key
 }
 
+/// The key of a file that was written, by what its descriptor tells.
+pub(super) fn written_key(written: &Written) -> Vec<u8> {
+    let mut key = vec![WRITTEN, u8::from(written.linked)];
+    key.extend(written.inode.dev.to_le_bytes());
+    key.extend(written.inode.ino.to_le_bytes());
+    key.extend(written.mount.to_le_bytes());
+    key.extend(&written.shown);
+    key
+}
+
 /// The key of an object whose file system has no handles.
 pub(super) fn inode_key(dev: u64, ino: u64) -> Vec<u8> {
     let mut key = vec![INODE];
@@ -68,6 +84,39 @@ pub(super) fn inode_key(dev: u64, ino: u64) -> Vec<u8> {
 fn split_named(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = key.split_first()?;
     rest.split_at_checked(usize::from(*length))
+}
+
+/// File system, kind and bytes in the key of a handle.
+fn split_handle(key: &[u8]) -> Option<([u8; 8], i32, &[u8])> {
+    let (fsid, rest) = key.split_first_chunk::<8>()?;
+    let (kind, bytes) = rest.split_first_chunk::<4>()?;
+    Some((*fsid, i32::from_le_bytes(*kind), bytes))
+}
+
+/// Inode, whether it has several names, mount and shown path in the key of a written file.
+fn split_written(rest: &[u8]) -> Option<(Inode, bool, u64, &[u8])> {
+    let (linked, rest) = rest.split_first()?;
+    let (dev, rest) = rest.split_first_chunk()?;
+    let (ino, rest) = rest.split_first_chunk()?;
+    let (mount, shown) = rest.split_first_chunk()?;
+    let inode = Inode {
+        dev: u64::from_le_bytes(*dev),
+        ino: u64::from_le_bytes(*ino),
+    };
+    Some((inode, *linked != 0, u64::from_le_bytes(*mount), shown))
+}
+
+/// The path in the root of what is shown below a mounted file system of it.
+fn below(shown: &[u8], base: &[u8], prefix: &ImagePath) -> Option<ImagePath> {
+    let base = base.strip_suffix(b"/").unwrap_or(base);
+    let relative = shown.strip_prefix(base)?.strip_prefix(b"/")?;
+    let prefix = prefix.as_bytes();
+    let whole = if prefix.is_empty() {
+        relative.to_vec()
+    } else {
+        [prefix, relative].join(&b'/')
+    };
+    ImagePath::from_bytes(whole).ok()
 }
 
 /// Where a handle leads.
@@ -97,11 +146,33 @@ pub(super) struct Resolver {
     generation: u64,
     users: Users,
     digests: ExeDigests,
+    /// Directories that overlays keep what was written in.
+    uppers: Vec<Filesystem>,
+    /// The mounts that paths of descriptors are believed on, with where they are and what lies there.
+    mounts: Vec<(u64, Vec<u8>, ImagePath)>,
+    aliased: Vec<Aliased>,
 }
 
 impl Resolver {
-    pub(super) fn new(root: &Root, scope: &Scope, board: &Arc<Board>) -> Self {
+    pub(super) fn new(
+        root: &Root,
+        scope: &Scope,
+        board: &Arc<Board>,
+        uppers: Vec<Filesystem>,
+    ) -> Self {
+        let mounts = root.filesystems().filter_map(|filesystem| {
+            let shown = root.shown(&filesystem.prefix);
+            let id = super::mount_of(&shown)?;
+            Some((
+                id,
+                shown.into_os_string().into_encoded_bytes(),
+                filesystem.prefix.clone(),
+            ))
+        });
         Self {
+            mounts: mounts.collect(),
+            uppers,
+            aliased: Vec::new(),
             root: root.clone(),
             scope: scope.clone(),
             board: Arc::clone(board),
@@ -112,8 +183,12 @@ impl Resolver {
         }
     }
 
-    /// The places in scope, one for each path.
-    pub(super) fn resolve(&mut self, seen: HashMap<Key, Seen>, generation: u64) -> Vec<Place> {
+    /// The places in scope, one for each path; and inodes to which something was done under names that are not known.
+    pub(super) fn resolve(
+        &mut self,
+        seen: HashMap<Key, Seen>,
+        generation: u64,
+    ) -> (Vec<Place>, Vec<Aliased>) {
         if generation != self.generation || self.directories.len() > CACHE_LIMIT {
             self.directories.clear();
             self.generation = generation;
@@ -126,8 +201,9 @@ impl Resolver {
         for (key, mut seen) in seen {
             let result = match key.split_first() {
                 Some((&NAMED, rest)) => self.named(rest),
-                Some((_, handle)) => self.object(handle),
-                None => continue,
+                Some((&WRITTEN, rest)) => Ok(self.written(rest, &seen)),
+                Some((&OBJECT, handle)) => self.object(handle, &seen),
+                _ => continue,
             };
             match result {
                 Ok(places) => {
@@ -144,10 +220,11 @@ impl Resolver {
                 )),
             }
         }
-        merged
+        let places = merged
             .into_iter()
             .map(|(path, seen)| self.place(path, seen))
-            .collect()
+            .collect();
+        (places, std::mem::take(&mut self.aliased))
     }
 
     fn place(&mut self, path: ImagePath, seen: Seen) -> Place {
@@ -195,7 +272,67 @@ impl Resolver {
         })
     }
 
-    fn object(&mut self, handle: &[u8]) -> Result<Vec<(ImagePath, bool)>, Errno> {
+    /// A written file by its descriptor: its path is believed on the root's own mount, elsewhere its inode must do.
+    fn written(&mut self, rest: &[u8], seen: &Seen) -> Vec<(ImagePath, bool)> {
+        let Some((inode, linked, mount, shown)) = split_written(rest) else {
+            return Vec::new();
+        };
+        let place = self
+            .mounts
+            .iter()
+            .filter(|(id, ..)| *id == mount)
+            .find_map(|(_, base, prefix)| below(shown, base, prefix))
+            .filter(|_| !shown.ends_with(b" (deleted)"));
+        if linked || place.is_none() {
+            self.alias(inode, seen);
+        }
+        place.into_iter().map(|path| (path, false)).collect()
+    }
+
+    fn alias(&mut self, inode: Inode, seen: &Seen) {
+        if self.aliased.len() >= ALIASED {
+            self.board.lose("backlog");
+            return;
+        }
+        self.aliased.push(Aliased {
+            inode,
+            events: seen.events,
+            actor: seen.actor.as_ref().map(|doer| doer.actor.clone()),
+            last: seen.last,
+        });
+    }
+
+    /// Something was done to the inode itself: if it has several names, a sealed one may be among those that are not known.
+    fn look_for_links(&mut self, handle: &[u8], seen: &Seen) {
+        let Some((fsid, kind, bytes)) = split_handle(handle) else {
+            return;
+        };
+        let mount = self.filesystems_of(fsid).next();
+        let Some(Ok(object)) =
+            mount.map(|filesystem| open_settled(filesystem.dir.as_fd(), kind, bytes))
+        else {
+            return;
+        };
+        let wanted = StatxFlags::INO | StatxFlags::NLINK | StatxFlags::TYPE;
+        let Ok(stat) = rustix::fs::statx(&object, c"", AtFlags::EMPTY_PATH, wanted) else {
+            return;
+        };
+        let is_file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        if is_file && stat.stx_nlink > 1 {
+            let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+            let ino = stat.stx_ino;
+            self.alias(Inode { dev, ino }, seen);
+        }
+    }
+
+    fn filesystems_of(&self, fsid: [u8; 8]) -> impl Iterator<Item = &Filesystem> {
+        self.root
+            .filesystems()
+            .chain(&self.uppers)
+            .filter(move |filesystem| filesystem.fsid == fsid)
+    }
+
+    fn object(&mut self, handle: &[u8], seen: &Seen) -> Result<Vec<(ImagePath, bool)>, Errno> {
         let mut places: Vec<_> = self
             .root
             .links()
@@ -203,6 +340,9 @@ impl Resolver {
             .into_iter()
             .map(|path| (path, false))
             .collect();
+        if places.is_empty() && seen.events.contains(EventSet::ATTRIB) {
+            self.look_for_links(handle, seen);
+        }
         match self.find(handle)? {
             Where::At(path) => places.push((path, false)),
             Where::Below(path) => places.push((path, true)),
@@ -237,19 +377,11 @@ impl Resolver {
     }
 
     fn find(&self, key: &[u8]) -> Result<Where, Errno> {
-        let Some((fsid, rest)) = key.split_first_chunk::<8>() else {
+        let Some((fsid, kind, bytes)) = split_handle(key) else {
             return Ok(Where::Gone);
         };
-        let Some((kind, bytes)) = rest.split_first_chunk::<4>() else {
-            return Ok(Where::Gone);
-        };
-        let kind = i32::from_le_bytes(*kind);
         let mut found = Where::Gone;
-        for filesystem in self
-            .root
-            .filesystems()
-            .filter(|filesystem| filesystem.fsid == *fsid)
-        {
+        for filesystem in self.filesystems_of(fsid) {
             let object = match open_settled(filesystem.dir.as_fd(), kind, bytes) {
                 Ok(object) => object,
                 Err(error) => match Errno::from_io_error(&error) {
@@ -315,7 +447,7 @@ impl Resolver {
         if shown.ends_with(b" (deleted)") && is_unlinked(object)? {
             return Ok(Where::Gone);
         }
-        let relative = if self.root.is_clone() {
+        let relative = if filesystem.is_clone() {
             shown.strip_prefix(b"/")
         } else {
             let base = self.root.path();
@@ -368,6 +500,8 @@ pub(super) fn events_of(mask: u64) -> EventSet {
         (libc::FAN_CREATE, EventSet::CREATE),
         (libc::FAN_DELETE, EventSet::DELETE),
         (libc::FAN_RENAME, EventSet::RENAME),
+        (libc::FAN_MOVED_FROM, EventSet::RENAME),
+        (libc::FAN_MOVED_TO, EventSet::RENAME),
     ];
     let mut events = EventSet::empty();
     for (bit, kind) in kinds {

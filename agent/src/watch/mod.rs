@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use attestation::path::ImagePath;
 use attestation::scope::Scope;
-use attestation::statement::{Actor, WatchCoverage};
+use attestation::statement::{Actor, Rung, WatchCoverage};
 use attestation::time::Timestamp;
 use thiserror::Error;
 
@@ -28,11 +28,13 @@ pub use self::report::{Aliased, ForeignMount, Inode, RawWrite, Report};
 mod board;
 mod canary;
 mod clock;
+mod descriptors;
 mod devices;
 mod events;
 mod fanotify;
 mod handles;
 mod inotify;
+mod ladder;
 mod lookout;
 mod mappings;
 mod mounts;
@@ -128,7 +130,7 @@ pub struct Watch {
 
 #[derive(Debug)]
 enum Mechanism {
-    Fanotify(FanotifyWatch),
+    Fanotify(Box<FanotifyWatch>),
     Notify(NotifyWatch),
 }
 
@@ -144,10 +146,25 @@ impl Watch {
         scope: &Scope,
         attribution: &Attribution,
     ) -> Result<Self, WatchError> {
+        Self::start_from(root, path, scope, attribution, Rung::A)
+    }
+
+    /// As [`Watch::start`], but by no better means than those of a rung.
+    ///
+    /// # Errors
+    /// As [`Watch::start`].
+    pub fn start_from(
+        root: &Root,
+        path: &Path,
+        scope: &Scope,
+        attribution: &Attribution,
+        highest: Rung,
+    ) -> Result<Self, WatchError> {
         let board = Arc::new(Board::default());
         let canaries = Arc::new(Canaries::default());
-        let mechanism = match FanotifyWatch::start(root, scope, &board, &canaries, attribution) {
-            Ok(watch) => Mechanism::Fanotify(watch),
+        let started = FanotifyWatch::start(root, scope, &board, &canaries, attribution, highest);
+        let mechanism = match started {
+            Ok(watch) => Mechanism::Fanotify(Box::new(watch)),
             Err(refused) => {
                 tracing::info!(%refused, "no fanotify, watching by inotify");
                 let watch = NotifyWatch::start(root, path, scope, &board, &canaries, &refused)?;
@@ -223,16 +240,20 @@ impl Watch {
 
     fn take_once(&self, timeout: Duration) -> Taken {
         let gathered = self.board.take(timeout);
-        let places = match &self.mechanism {
-            _ if gathered.seen.is_empty() => Vec::new(),
+        let (places, aliased) = match &self.mechanism {
+            _ if gathered.seen.is_empty() => Default::default(),
             Mechanism::Fanotify(watch) => watch.resolve(gathered.seen, gathered.generation),
-            Mechanism::Notify(watch) => watch.resolve(gathered.seen),
+            Mechanism::Notify(watch) => (watch.resolve(gathered.seen), Vec::new()),
         };
+        let mut reports = gathered.reports;
+        if !aliased.is_empty() {
+            reports.push(Report::Inodes(aliased));
+        }
         Taken {
             places,
             lost: gathered.lost.map(|cause| Lost { cause }),
             mounts_changed: gathered.mounts_changed,
-            reports: self.named(gathered.reports),
+            reports: self.named(reports),
             login_of_root: gathered.login_of_root,
             woken: gathered.woken,
         }
@@ -284,3 +305,5 @@ mod tests;
 mod tests_attribution;
 #[cfg(test)]
 mod tests_beside;
+#[cfg(test)]
+mod tests_ladder;
