@@ -5,13 +5,14 @@ mod listener;
 mod load;
 mod measured;
 mod peers;
+mod rest;
 mod scan;
+mod walk;
 mod writers;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str =
-    "usage: bench scan ROOT ROUNDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS";
+const USAGE: &str = "usage: bench scan ROOT ROUNDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         ["latency", changes] => latency::latency(number(changes)),
         ["writers", rounds] => writers::writers(number(rounds)),
         ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
+        ["walk", root, rounds] => walk::walk(Path::new(root), number(rounds)),
+        ["rest", root, seconds] => rest::rest(Path::new(root), number(seconds)),
         // What the measurements start themselves as.
         ["listen", path] => listener::listen(Path::new(path)),
         ["load", what, folder] => load::load(what, Path::new(folder)),
