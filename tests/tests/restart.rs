@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use pristine_tests::{
     agent::Agent,
+    change::change,
+    left_out_without_root,
     program::{Said, command},
     roots,
     wait::{LATER, eventually},
@@ -97,6 +99,52 @@ fn a_damaged_index_is_told_and_everything_is_read() {
     agent.stop();
     agent.begin();
     assert_ne!(baseline(&agent)["known"], 0);
+    world.check();
+}
+
+/// The second store into a page that is dirty already moves nothing that `statx` tells of.
+#[test]
+fn a_store_through_a_mapping_while_the_agent_is_down_is_found() {
+    if left_out_without_root("files are asked for their writers") {
+        return;
+    }
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    agent.stop();
+    // The same byte again makes the page dirty, and another one is stored when the process ends.
+    let writer = change(
+        &root,
+        "import atexit, mmap
+f = open(at(b'usr/bin/tool-09'), 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+m[0] = m[0]
+atexit.register(lambda: m.__setitem__(0, 88))",
+    );
+    agent.begin();
+    // As the image has it, and never called clean while somebody may change it.
+    world.wait_for_status("web-1", "incomplete");
+    agent.stop();
+    let ctime = |root: &Path| {
+        let file = fs::metadata(root.join("usr/bin/tool-09")).expect("the file");
+        (file.ctime(), file.ctime_nsec())
+    };
+    let before = ctime(&root);
+    drop(writer);
+    if ctime(&root) != before {
+        eprintln!("the page was written back meanwhile: only a moved inode is found here");
+    }
+    agent.begin();
+    world.wait_for_status("web-1", "drifted");
+    assert!(
+        world
+            .people
+            .open("difference", "./usr/bin/tool-09")
+            .is_some()
+    );
     world.check();
 }
 

@@ -335,15 +335,20 @@ impl Engine {
             return;
         }
         self.recheck_at = now + RECHECK;
+        // Where there are more than are looked at at once, each has its turn.
+        self.rechecked = self.rechecked.wrapping_add(RECHECKED);
         for number in 0..self.groups.len() {
             let Some(group) = self.groups.get(number) else {
                 continue;
             };
+            let all = group.unsettled.len() + group.unreadable.len();
             let paths: Vec<ImagePath> = group
                 .unsettled
                 .iter()
                 .chain(group.unreadable.keys())
-                .take(RECHECKED)
+                .cycle()
+                .skip(self.rechecked % all.max(1))
+                .take(RECHECKED.min(all))
                 .cloned()
                 .collect();
             let mut occasion = self.by_rescan();

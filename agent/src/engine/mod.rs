@@ -149,6 +149,8 @@ pub struct Engine {
     /// No statement was signed in this run.
     told_nothing: bool,
     recheck_at: Instant,
+    /// Counts what was looked at then.
+    rechecked: usize,
     /// The next rescan reads every content byte, not only what moved.
     reread: bool,
     /// Such a rescan runs since then.
@@ -193,6 +195,7 @@ impl Engine {
             restart_gap: false,
             told_nothing: true,
             recheck_at: now + RECHECK,
+            rechecked: 0,
             reread: false,
             rereading: None,
         }

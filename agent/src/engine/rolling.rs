@@ -354,7 +354,8 @@ impl Engine {
             started,
             round: rolling
                 .round_begins
-                .then(|| (self.bytes_of_round(), !rolling.rounds.is_whole())),
+                // Until something can be said of this run the first round is made as fast as the budget allows.
+                .then(|| (self.bytes_of_round(), self.read.is_none())),
         };
         if rolling.batches.try_send(batch).is_ok() {
             rolling.reading = Some((number, through));

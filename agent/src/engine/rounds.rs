@@ -40,11 +40,6 @@ impl Rounds {
         &self.next
     }
 
-    /// Whether everything was read once.
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole
-    }
-
     /// What comes next is read from now on.
     pub(super) fn begin(&mut self, now: Timestamp) {
         let apart = i64::try_from(APART.as_micros()).unwrap_or(i64::MAX);

@@ -23,7 +23,7 @@ pub fn rest(root: &Path, seconds: usize) {
         _ => root.to_path_buf(),
     };
     let world = World::start();
-    world.image(&root, "bench", "1", &[]);
+    world.image(&root, "base", "1", &[]);
     let mut agent = Agent::configured(
         &world.path("web-1"),
         "web-1",
