@@ -98,24 +98,7 @@ impl Baseline {
         }
         let known = source.known();
         let round = known.as_ref().map_or(0, |known| known.marks.begin());
-        // As many as the largest image has: a vector that grows by doubling holds half again at the worst moment.
-        let entries = match known {
-            Some(_) => 0,
-            None => trees.iter().map(Tree::len).max().unwrap_or(0),
-        };
-        let gathering = Gathering {
-            baseline: self,
-            trees: &trees,
-            present: trees.iter().map(|_| AtomicUsize::new(0)).collect(),
-            known: known.as_ref().map(|known| (known, round)),
-            passed: AtomicUsize::new(0),
-            gathered: Mutex::new(Gathered {
-                leaves: Vec::with_capacity(entries),
-                marks: Vec::with_capacity(entries),
-                differing: vec![Vec::new(); candidates.len()],
-                ..Gathered::default()
-            }),
-        };
+        let gathering = Gathering::new(self, &trees, known.as_ref().map(|known| (known, round)));
         let wanted = Wanted::of(Arc::clone(&scope), &candidates);
         let summary = self.scan(&scope, &wanted, &gathering)?;
         let Gathering {
@@ -231,7 +214,29 @@ impl Baseline {
     }
 }
 
-impl Gathering<'_> {
+impl<'b> Gathering<'b> {
+    fn new(baseline: &'b Baseline, trees: &'b [Tree], known: Option<(&'b Known, u32)>) -> Self {
+        // As many as the largest image has: a vector that grows by doubling holds half again at the worst moment.
+        let entries = match known {
+            Some(_) => 0,
+            None => trees.iter().map(Tree::len).max().unwrap_or(0),
+        };
+        let gathered = Gathered {
+            leaves: Vec::with_capacity(entries),
+            marks: Vec::with_capacity(entries),
+            differing: vec![Vec::new(); trees.len()],
+            ..Gathered::default()
+        };
+        Self {
+            baseline,
+            trees,
+            present: trees.iter().map(|_| AtomicUsize::new(0)).collect(),
+            known,
+            passed: AtomicUsize::new(0),
+            gathered: Mutex::new(gathered),
+        }
+    }
+
     /// Whether what is known of a path from before stands, and is as all images have it: of what differs the line is
     /// needed.
     fn passes(&self, path: &ImagePath, decision: Decision, stat: &Surveyed) -> bool {

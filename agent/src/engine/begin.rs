@@ -193,30 +193,10 @@ impl Engine {
                 .board
                 .update(|status| status.state = State::Scanning);
         }
-        let mut scopes = Scopes::new();
-        for candidate in candidates.iter().cloned() {
-            let scope = candidate.reference.statement.predicate.scope.clone();
-            let digest = scope.digest();
-            scopes
-                .entry(digest)
-                .or_insert_with(|| (Arc::new(scope), Vec::new()))
-                .1
-                .push(candidate);
-        }
+        let scopes = by_scope(&candidates);
         let started = clock::now();
         let eyes = self.open_eyes(&scopes)?;
-        let mut work = Vec::new();
-        for (digest, (scope, candidates)) in scopes {
-            let view = self
-                .groups
-                .iter()
-                .find(|group| self.begun && group.scope.digest() == digest);
-            let source = match view {
-                Some(group) => Source::View(Known::of(group)),
-                None => self.keeper.source(&eyes.root, &digest),
-            };
-            work.push((scope, candidates, source));
-        }
+        let work = self.work(&eyes.root, scopes);
         let first = !self.viewed;
         let progress = Arc::new(Progress::new());
         let baseline = Baseline {
@@ -256,6 +236,22 @@ impl Engine {
             thread,
         });
         Ok(())
+    }
+
+    /// What is to be read, with what is known of it.
+    fn work(&self, root: &Root, scopes: Scopes) -> Vec<(Arc<Scope>, Vec<Candidate>, Source)> {
+        let work = scopes.into_iter().map(|(digest, (scope, candidates))| {
+            let view = self
+                .groups
+                .iter()
+                .find(|group| self.begun && group.scope.digest() == digest);
+            let source = match view {
+                Some(group) => Source::View(Known::of(group)),
+                None => self.keeper.source(root, &digest),
+            };
+            (scope, candidates, source)
+        });
+        work.collect()
     }
 
     /// From now on the new view is attested.
@@ -364,6 +360,19 @@ impl Engine {
             differences,
         });
     }
+}
+
+fn by_scope(candidates: &[Candidate]) -> Scopes {
+    let mut scopes = Scopes::new();
+    for candidate in candidates.iter().cloned() {
+        let scope = candidate.reference.statement.predicate.scope.clone();
+        scopes
+            .entry(scope.digest())
+            .or_insert_with(|| (Arc::new(scope), Vec::new()))
+            .1
+            .push(candidate);
+    }
+    scopes
 }
 
 /// Its inode changed while nobody looked.

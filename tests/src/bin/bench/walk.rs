@@ -76,30 +76,31 @@ pub fn walk(root: &Path, rounds: usize) {
             times.push(began.elapsed());
         }
     }
-    let [walk, surveyed, read, scanned] = times.map(|mut times| at(&mut times, 50));
-    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
     println!(
         "{}: {entries} entries, {threads} threads, median of {rounds} interleaved rounds, warm",
         root.display()
     );
-    println!(
-        "  bare walk with statx                                    {:8.3} s",
-        walk.as_secs_f64()
-    );
-    println!(
-        "  nothing changed: the agent's survey                     {:8.3} s, {:.2} of it",
-        surveyed.as_secs_f64(),
-        ratio(surveyed, walk)
-    );
-    println!(
-        "  bare open, fstat, flistxattr, read, SHA-256, close      {:8.3} s",
-        read.as_secs_f64()
-    );
-    println!(
-        "  first scan                                              {:8.3} s, {:.2} of it",
-        scanned.as_secs_f64(),
-        ratio(scanned, read)
-    );
+    print(times.map(|mut times| at(&mut times, 50)));
+}
+
+fn print([walk, surveyed, read, scanned]: [Duration; 4]) {
+    let rows = [
+        ("bare walk with statx", walk, None),
+        ("nothing changed: the agent's survey", surveyed, Some(walk)),
+        (
+            "bare open, fstat, flistxattr, read, SHA-256, close",
+            read,
+            None,
+        ),
+        ("first scan", scanned, Some(read)),
+    ];
+    for (what, time, of) in rows {
+        let seconds = time.as_secs_f64();
+        let ratio = of.map_or_else(String::new, |of| {
+            format!(", {:.2} of it", seconds / of.as_secs_f64())
+        });
+        println!("  {what:54} {seconds:8.3} s{ratio}");
+    }
 }
 
 /// Directories are jobs of a list that all threads share; what lies in one is seen to by the thread that lists it.
