@@ -104,6 +104,11 @@ const TABLE: &[(&str, Expect, &str)] = &[
         "The drift of the hardware clock is measured again and again.",
     ),
     (
+        "etc/pristine",
+        Expect::Local,
+        "What this product is told is written on each machine; a change of it is told.",
+    ),
+    (
         "etc/ssh/ssh_host_*",
         Expect::Local,
         "Host keys are made at first boot, one set a machine.",
@@ -319,6 +324,11 @@ const TABLE: &[(&str, Expect, &str)] = &[
         "var/lib/pristine",
         Expect::Ignored,
         "This product's own state: spool, index and store check themselves.",
+    ),
+    (
+        "var/lib/pristine/agent/node.key",
+        Expect::Local,
+        "The key that a node joined with is its own, and another one is another node.",
     ),
     (
         "home/**",
