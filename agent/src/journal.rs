@@ -1,8 +1,12 @@
-//! The journal of the agent: what happened, on standard error. People read text, pipelines read one JSON object a line.
+//! The journal of the agent: what happened. Under systemd it goes to the journal with its fields, else to standard error:
+//! people read text, pipelines read one JSON object a line.
+
+mod native;
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How much is told.
@@ -24,7 +28,12 @@ pub fn start(level: Level) {
         Level::Verbose => "debug",
     };
     let filter = EnvFilter::new(format!("warn,pristine_agent={own}"));
-    let started = if std::io::stderr().is_terminal() {
+    let started = if let Some(native) = native::Native::of_this_program() {
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(native)
+            .try_init()
+    } else if std::io::stderr().is_terminal() {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
