@@ -21,6 +21,9 @@ pub enum UntrustedImage {
         "no publisher is known for image {0:?}, neither in the configuration nor from enrolment"
     )]
     NoPublisher(String),
+    /// It is another image than the one that was assigned.
+    #[error("the image is not {0:?}, as the assignment says")]
+    OtherName(String),
     /// The right keys did not sign.
     #[error("image {name:?} is not signed by its publishers")]
     Signatures {
@@ -53,12 +56,28 @@ impl Publishers {
             .next()
             .ok_or(UntrustedImage::Unnamed)?
             .name;
-        let Some((keys, threshold)) = self.keys(&name) else {
-            return Err(UntrustedImage::NoPublisher(name));
+        self.verify_as(envelope, &name)
+    }
+
+    /// Checks who signed the image of that name: nothing of it is read before the signatures are right.
+    pub fn verify_as(
+        &self,
+        envelope: &Envelope,
+        name: &str,
+    ) -> Result<VerifiedStatement<Image>, UntrustedImage> {
+        let Some((keys, threshold)) = self.keys(name) else {
+            return Err(UntrustedImage::NoPublisher(name.to_owned()));
         };
-        envelope
+        let image = envelope
             .verify::<Image>(keys, threshold)
-            .map_err(|source| UntrustedImage::Signatures { name, source })
+            .map_err(|source| UntrustedImage::Signatures {
+                name: name.to_owned(),
+                source,
+            })?;
+        if image.statement().name() == Some(name) {
+            return Ok(image);
+        }
+        Err(UntrustedImage::OtherName(name.to_owned()))
     }
 
     fn keys(&self, name: &str) -> Option<(&[PublicKey], usize)> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use attestation::digest::Digest;
 use attestation::dsse::{Envelope, VerifiedStatement, VerifyError};
 use attestation::key::PublicKey;
-use attestation::statement::{Assignment, StatementError};
+use attestation::statement::{Allowed, Assignment, StatementError};
 use attestation::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -212,7 +212,7 @@ async fn fetch_all(
     let mut candidates = Vec::new();
     let mut complete = true;
     for allowed in &assignment.predicate().allowed {
-        match fetch_image(parts, base, allowed.image).await {
+        match fetch_image(parts, base, allowed).await {
             Ok(reference) => {
                 candidates.push(Candidate {
                     reference: Arc::new(reference),
@@ -239,18 +239,24 @@ async fn fetch_all(
 async fn fetch_image(
     parts: &UplinkParts,
     base: &str,
-    payload: Digest,
+    allowed: &Allowed,
 ) -> Result<Reference, FetchError> {
+    let payload = allowed.image;
     let (store, publishers) = (parts.images.clone(), parts.publishers.clone());
     let kept = on_thread(move || load(&store, payload, &publishers)).await?;
     if let Some(reference) = kept {
         return Ok(reference);
     }
     let envelope = get_envelope(parts, &format!("{base}/agent/v1/images/{payload}")).await?;
-    // Who signed it comes before anything that it says.
+    let found = envelope.payload_digest();
+    if found != payload {
+        let wanted = payload;
+        return Err(StoreError::OtherImage { wanted, found }.into());
+    }
+    // Who signed it comes before anything that it says; its name is the assignment's, which is signed too.
     let image = parts
         .publishers
-        .verify(&envelope)
+        .verify_as(&envelope, &allowed.name)
         .map_err(|source| StoreError::Untrusted { payload, source })?;
     let manifest = image.predicate().manifest.clone();
     let (pieces, plain) = mpsc::channel(transport::PIECES);
