@@ -1,12 +1,14 @@
 //! An agent as an operator runs it: `enroll` once, then `run` with a configuration file.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
 };
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::program::{Lines, Program, Said, command};
 
@@ -93,10 +95,36 @@ impl Agent {
         said
     }
 
+    /// A command of the agent with its configuration.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = command("pristine-agent");
+        command.arg(name).arg("--config").arg(self.config());
+        command
+    }
+
+    /// `status --format json` of the running agent.
+    pub fn status(&self) -> Option<Value> {
+        let said = Said::by(self.command("status").args(["--format", "json"]));
+        serde_json::from_str(&said.out).ok()
+    }
+
+    /// Sends a signal to the running agent.
+    pub fn signal(&self, signal: Signal) {
+        self.process
+            .as_ref()
+            .expect("a running agent")
+            .signal(signal);
+    }
+
     /// Starts `run`.
     pub fn begin(&mut self) {
-        let mut run = command("pristine-agent");
-        run.arg("run").arg("--config").arg(self.config());
+        self.begin_with(&[]);
+    }
+
+    /// Starts `run` with more in its environment.
+    pub fn begin_with(&mut self, environment: &[(&str, &OsStr)]) {
+        let mut run = self.command("run");
+        run.envs(environment.iter().copied());
         self.process = Some(Program::start("pristine-agent", &mut run, Lines::default()));
     }
 
