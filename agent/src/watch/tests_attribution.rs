@@ -26,7 +26,6 @@ const SOURCE: &str = concat!(
 struct Stage {
     dir: TempDir,
     watch: Watch,
-    attribution: Attribution,
     /// Where control groups are, mounted by us or by the machine.
     cgroups: Option<(PathBuf, bool)>,
 }
@@ -69,7 +68,6 @@ impl Stage {
         Some(Self {
             dir,
             watch,
-            attribution,
             cgroups,
         })
     }
