@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::digest::Digest;
-use attestation::key::PrivateKey;
 use attestation::statement::AgentFacts;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +26,7 @@ use crate::spool::{Spool, SpoolError};
 use crate::status::{self, Board};
 use crate::tls::{CaTrust, TlsError};
 use crate::transport::{AgentsTrust, Transport, Trust};
+use crate::upkeep::{Reloads, Upkeep};
 use crate::uplink::{Uplink, UplinkParts};
 
 /// The goodbye is signed within this; a scan that is running is stopped for it.
@@ -79,9 +79,28 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     observer: Option<mpsc::Sender<AgentEvent>>,
 ) -> Result<(), RunError> {
+    run_with(settings, shutdown, observer, None).await
+}
+
+/// The same, and the configuration is taken anew whenever it comes.
+pub async fn run_reloading(
+    settings: AgentSettings,
+    shutdown: impl Future<Output = ()>,
+    reloads: Reloads,
+) -> Result<(), RunError> {
+    run_with(settings, shutdown, None, Some(reloads)).await
+}
+
+async fn run_with(
+    settings: AgentSettings,
+    shutdown: impl Future<Output = ()>,
+    observer: Option<mpsc::Sender<AgentEvent>>,
+    reloads: Option<Reloads>,
+) -> Result<(), RunError> {
     identity::prepare(&settings.state)?;
     let lock = lock(&settings.state)?;
-    let started = tokio::task::spawn_blocking(move || start(&settings, Observer::new(observer)))
+    let started = move || start(settings, Observer::new(observer), reloads);
+    let started = tokio::task::spawn_blocking(started)
         .await
         .map_err(|_| RunError::Engine)??;
     let outcome = Box::pin(serve(started, shutdown)).await;
@@ -97,17 +116,19 @@ struct Started {
     state: PathBuf,
     engine: oneshot::Receiver<()>,
     service: Arc<Service>,
+    upkeep: Upkeep,
 }
 
 /// Opens everything, and starts the engine's thread.
-fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunError> {
-    let Held { mut identity, key } = identity::load(&settings.state)?;
-    if let Some(path) = &settings.ca {
-        identity.ca = std::fs::read_to_string(path).map_err(|source| RunError::File {
-            path: path.clone(),
-            source,
-        })?;
-    }
+fn start(
+    settings: AgentSettings,
+    observer: Observer,
+    reloads: Option<Reloads>,
+) -> Result<Started, RunError> {
+    let settings = &settings;
+    let held = identity::load(&settings.state)?;
+    let trust = trust(settings, &held)?;
+    let Held { identity, key } = held;
     let collectors = if settings.collectors.is_empty() {
         identity.agents.clone()
     } else {
@@ -116,7 +137,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
     if collectors.is_empty() {
         return Err(RunError::NoCollector);
     }
-    let transport = Transport::direct(&trust(&identity, &key), &key)?;
+    let transport = Transport::open(&settings.network, trust, &key)?;
     let spool = open_spool(settings, &identity)?;
     let chain = Arc::new(Chain::new(spool, key));
     let before = chain
@@ -124,6 +145,7 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         .map(|last| (last.predicate.issued, last.predicate.goodbye));
     let link = Arc::new(Link::default());
     let board = Board::new(identity.node.clone(), identity.name.clone());
+    board.show_network(transport.clone());
     let facts = Facts {
         log: identity.log.clone(),
         boot: clock::boot_id(),
@@ -173,7 +195,15 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
         })
         .map_err(|_| RunError::Engine)?;
     let state = settings.state.clone();
+    let upkeep = Upkeep {
+        settings: settings.clone(),
+        link: Arc::clone(&link),
+        board: board.clone(),
+        service: Arc::clone(&service),
+        reloads,
+    };
     Ok(Started {
+        upkeep,
         uplink,
         link,
         chain,
@@ -184,16 +214,24 @@ fn start(settings: &AgentSettings, observer: Observer) -> Result<Started, RunErr
     })
 }
 
-/// Whom the node believes at both doors, as enrolment said.
-fn trust(identity: &identity::Identity, key: &PrivateKey) -> Trust {
-    Trust {
+/// Whom the node believes at both doors: as enrolment said, but for a CA that the configuration names.
+pub(crate) fn trust(settings: &AgentSettings, held: &Held) -> Result<Trust, RunError> {
+    let identity = &held.identity;
+    let ca = match &settings.ca {
+        None => identity.ca.clone(),
+        Some(path) => std::fs::read_to_string(path).map_err(|source| RunError::File {
+            path: path.clone(),
+            source,
+        })?,
+    };
+    Ok(Trust {
         agents: Some(AgentsTrust {
-            ca: identity.ca.clone(),
+            ca: ca.clone(),
             certificate: identity.certificate.clone(),
-            algorithm: key.algorithm(),
+            algorithm: held.key.algorithm(),
         }),
-        joining: Some(CaTrust::Pem(identity.ca.clone())),
-    }
+        joining: Some(CaTrust::Pem(ca)),
+    })
 }
 
 /// The spool of this node and this collector. One of another chain is set aside: its statements are nobody's here.
@@ -231,7 +269,9 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
         state,
         mut engine,
         service,
+        upkeep,
     } = started;
+    let mut upkeep = Box::pin(upkeep.run());
     let mut uplink = Box::pin(uplink.run());
     let mut status = Box::pin(async {
         let Err(error) = status::serve(&state, board).await;
@@ -244,6 +284,7 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
         () = shutdown => false,
         () = &mut uplink => true,
         () = &mut status => true,
+        never = &mut upkeep => match never {},
         _ = &mut engine => true,
     };
     if ended {

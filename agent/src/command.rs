@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pristine_agent::config::DEFAULT_PATH;
 use pristine_agent::identity::IdentityError;
 use pristine_agent::journal::{Level, chain};
+use pristine_agent::transport::child::Program;
 use pristine_agent::{
-    AgentConfig, AgentSettings, ConfigError, Door, EnrolError, EnrolOptions, RunError, VERSION,
-    clock, config, status,
+    AgentConfig, AgentSettings, ConfigError, Door, EnrolError, EnrolOptions, Network, RunError,
+    VERSION, check, clock, config, status,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,6 +52,9 @@ enum Command {
         after_help = "Example: pristine-agent enroll --token pristine-join.eyJ… --name web-1"
     )]
     Enroll(Enroll),
+    /// Is this node ready: kernel, privileges, collector, clock, service; each with what to do about it.
+    #[command(after_help = "Example: pristine-agent check --config /etc/pristine/agent.toml")]
+    Check,
     /// State, verdict, coverage and cost of the running agent.
     #[command(after_help = "Example: pristine-agent status --format json")]
     Status,
@@ -79,6 +83,11 @@ struct Enroll {
 }
 
 impl Arguments {
+    /// Whether this process is the daemon, which holds no more than it needs.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run)
+    }
+
     /// How much the journal tells.
     pub fn level(&self) -> Level {
         match (self.quiet, self.verbose) {
@@ -109,6 +118,8 @@ pub enum Failure {
     Token(#[from] attestation::join_token::JoinTokenError),
     #[error("give --token, --token-file, or --join with --ca")]
     NoDoor,
+    #[error("this node is not ready")]
+    NotReady,
     #[error("take signals")]
     Signals(#[source] std::io::Error),
 }
@@ -125,6 +136,7 @@ impl Failure {
             return 77;
         }
         match self {
+            Self::NotReady => 1,
             Self::Config(_) => 78,
             Self::Enrol(EnrolError::Identity(error)) | Self::Run(RunError::Identity(error)) => {
                 match error {
@@ -155,8 +167,12 @@ fn refused_permission(failure: &Failure) -> bool {
 
 /// Does what was asked.
 pub async fn perform(arguments: Arguments) -> Result<(), Failure> {
+    if matches!(arguments.command, Command::Check) {
+        return Box::pin(check(arguments.config.as_deref(), arguments.format)).await;
+    }
     let settings = settings(arguments.config.as_deref())?;
     match arguments.command {
+        Command::Check => Ok(()),
         Command::Run => run(settings, arguments.config.as_deref()).await,
         Command::Enroll(enroll) => self::enroll(settings, enroll, arguments.format).await,
         Command::Status => show_status(&settings, arguments.format).await,
@@ -172,35 +188,33 @@ fn settings(path: Option<&Path>) -> Result<AgentSettings, ConfigError> {
     }
 }
 
-/// Runs until a signal; SIGHUP begins anew with the configuration as it is then, if that is right.
+/// The network has a process of its own: this program, started anew.
+fn network() -> Network {
+    Network::Child(Program::this())
+}
+
+/// Configurations that wait to be taken: a second SIGHUP reads what the first would have.
+const RELOADS: usize = 2;
+
+/// Runs until a signal; SIGHUP reads the configuration again.
 async fn run(mut settings: AgentSettings, config: Option<&Path>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
     let mut reload = signal(SignalKind::hangup()).map_err(Failure::Signals)?;
-    loop {
-        tracing::info!(version = VERSION, root = %settings.root.display(), "pristine-agent starts");
-        let mut again = None;
-        let shutdown = async {
-            while again.is_none() {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = reload.recv() => {}
-                }
-                match self::settings(config) {
-                    Ok(read) => again = Some(read),
-                    Err(error) => {
-                        tracing::error!(error = %chain(&error), "the configuration is not taken")
-                    }
-                }
+    settings.network = network();
+    tracing::info!(version = VERSION, root = %settings.root.display(), "pristine-agent starts");
+    let (reloads, coming) = tokio::sync::mpsc::channel(RELOADS);
+    let shutdown = async {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = reload.recv() => drop(reloads.try_send(self::settings(config))),
             }
-        };
-        Box::pin(pristine_agent::run(settings, shutdown, None)).await?;
-        match again {
-            Some(read) => settings = read,
-            None => return Ok(()),
         }
-    }
+    };
+    Box::pin(pristine_agent::run_reloading(settings, shutdown, coming)).await?;
+    Ok(())
 }
 
 async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Result<(), Failure> {
@@ -219,7 +233,7 @@ async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Resu
         name: enroll.name,
         replaces: enroll.replaces,
     };
-    let enrolled = Box::pin(pristine_agent::enroll(options)).await?;
+    let enrolled = Box::pin(pristine_agent::enroll_over(options, &network())).await?;
     if let Some(file) = &enroll.token_file {
         pristine_agent::wipe(file).map_err(|source| Failure::File {
             path: file.clone(),
@@ -241,6 +255,21 @@ async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Resu
         ),
     }
     Ok(())
+}
+
+async fn check(config: Option<&Path>, format: Format) -> Result<(), Failure> {
+    let usual = Path::new(DEFAULT_PATH);
+    let config = config.or_else(|| usual.exists().then_some(usual));
+    let defaults = AgentSettings::new("/", config::default_state());
+    let report = check::check(config, self::settings(config), defaults, &network()).await;
+    match format {
+        Format::Text => print!("{}", check::text(&report)),
+        Format::Json => println!("{}", serde_json::to_string(&report).unwrap_or_default()),
+    }
+    if report.ready {
+        return Ok(());
+    }
+    Err(Failure::NotReady)
 }
 
 async fn show_status(settings: &AgentSettings, format: Format) -> Result<(), Failure> {

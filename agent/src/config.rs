@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use attestation::key::PublicKey;
 use serde::Deserialize;
 
 use crate::actor::Collect;
+use crate::transport::Network;
 
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/pristine/agent.toml";
@@ -49,16 +50,20 @@ pub struct AgentSettings {
     pub arguments: bool,
     /// Bytes of disk for the spool.
     pub spool_limit: u64,
+    /// Resident bytes that the agent allows itself, or nothing: what its control group allows.
+    pub memory_limit: Option<u64>,
     /// Threads of a scan; 0: as many as there are processors.
     pub scan_threads: usize,
     /// How much of one processor, in percent, reading all content again may take.
     pub reread_cpu: f64,
     /// SHA-256 of the configuration file, for the statement, where there is one.
     pub config_sha256: Option<Digest>,
+    /// Where the network's words are parsed: the daemon has a process for that.
+    pub network: Network,
 }
 
 /// The keys that may sign images of one name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publisher {
     /// The image's name.
     pub image: String,
@@ -83,9 +88,11 @@ impl AgentSettings {
             sessions: Collect::default(),
             arguments: false,
             spool_limit: 64 * 1024 * 1024,
+            memory_limit: None,
             scan_threads: 0,
             reread_cpu: 1.0,
             config_sha256: None,
+            network: Network::InProcess,
         }
     }
 }
@@ -108,6 +115,16 @@ pub enum ConfigError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Somebody else may put another file in its place.
+    #[error("read {path}: others may replace it, for {directory} is {why}; give that directory to root, mode 0755", path = path.display(), directory = directory.display())]
+    Replaceable {
+        /// The file.
+        path: PathBuf,
+        /// The directory on the way to it.
+        directory: PathBuf,
+        /// Who may write that.
+        why: String,
     },
     /// It is larger than any configuration.
     #[error("read {path}: larger than 1 MiB", path = path.display())]
@@ -145,7 +162,6 @@ impl AgentConfig {
     pub fn load(path: &Path) -> Result<AgentSettings, ConfigError> {
         let text = read(path)?;
         let raw: Raw = toml::from_str(&text).map_err(|error| refusal(path, &text, &error))?;
-        warn_of_no_effect(&raw);
         let mut settings = AgentSettings::new(
             raw.root.unwrap_or_else(|| PathBuf::from("/")),
             raw.state.unwrap_or_else(default_state),
@@ -201,9 +217,10 @@ impl AgentConfig {
             }
         }
         if let Some(limit) = raw.limits.memory {
-            limit
+            let bytes = limit
                 .bytes()
                 .map_err(|reason| value(path, "limits.memory", reason))?;
+            settings.memory_limit = Some(bytes);
         }
         if let Some(percent) = raw.limits.reread_cpu {
             if !(0.0..=100.0).contains(&percent) {
@@ -299,18 +316,6 @@ impl Size {
     }
 }
 
-/// Keys of the format that this version does nothing with: whoever sets one is told, each in a line of its own.
-fn warn_of_no_effect(raw: &Raw) {
-    let keys = [(
-        raw.limits.memory.is_some(),
-        "limits.memory",
-        "limit the memory of the service instead (MemoryMax=)",
-    )];
-    for (_, key, why) in keys.into_iter().filter(|(set, ..)| *set) {
-        tracing::warn!(key, "this key has no effect in this version: {why}");
-    }
-}
-
 const fn one() -> usize {
     1
 }
@@ -323,8 +328,8 @@ fn value(path: &Path, key: &'static str, reason: String) -> ConfigError {
     }
 }
 
-/// Reads a file that only its owner may write.
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// Whether only its owner may write a file, and only its owner and root may put another in its place.
+pub fn who_may_write(path: &Path) -> Result<(), ConfigError> {
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
@@ -337,6 +342,36 @@ fn read(path: &Path) -> Result<String, ConfigError> {
             mode,
         });
     }
+    // The way that was named, and the one that its links lead to.
+    let named = std::path::absolute(path).map_err(failed)?;
+    let real = fs::canonicalize(path).map_err(failed)?;
+    for directory in named.ancestors().skip(1).chain(real.ancestors().skip(1)) {
+        let metadata = fs::metadata(directory).map_err(failed)?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        let why = if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            format!("writable by group or others (mode {mode:04o})")
+        } else if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+            format!("user {}'s", metadata.uid())
+        } else {
+            continue;
+        };
+        return Err(ConfigError::Replaceable {
+            path: path.to_owned(),
+            directory: directory.to_owned(),
+            why,
+        });
+    }
+    Ok(())
+}
+
+/// Reads a file that nobody else may write or replace.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    who_may_write(path)?;
+    let metadata = fs::metadata(path).map_err(failed)?;
     if metadata.len() > FILE_LIMIT {
         return Err(ConfigError::TooLarge {
             path: path.to_owned(),
@@ -484,6 +519,35 @@ mod tests {
                 AgentConfig::load(&path),
                 Err(ConfigError::Writable { .. })
             ));
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_replace_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let open = scratch.path().join("open");
+        let inner = open.join("inner");
+        fs::create_dir_all(&inner).unwrap();
+        let path = inner.join("agent.toml");
+        fs::write(&path, "root = \"/\"\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let link = scratch.path().join("linked.toml");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for (mode, refused) in [
+            (0o755, false),
+            (0o775, true),
+            (0o777, true),
+            (0o1777, false),
+        ] {
+            fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+            for path in [&path, &link] {
+                let loaded = AgentConfig::load(path);
+                assert_eq!(
+                    matches!(loaded, Err(ConfigError::Replaceable { .. })),
+                    refused,
+                    "{mode:o}"
+                );
+            }
         }
     }
 

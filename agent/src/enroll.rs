@@ -13,7 +13,7 @@ use attestation::wire::{EnrolmentAnswer, EnrolmentPending, EnrolmentRequest, Pro
 
 use crate::identity::{self, Identity, IdentityError};
 use crate::tls::{CaTrust, TlsError};
-use crate::transport::{Joining, Transport, TransportError, Trust};
+use crate::transport::{Joining, Network, Transport, TransportError, Trust};
 
 /// Tries at each door before giving up; the collector may be starting at the same time.
 const TRIES: u32 = 5;
@@ -116,6 +116,11 @@ pub enum EnrolError {
 
 /// Joins; waits for a person where there is no token. The caller may drop the future and ask again later.
 pub async fn enroll(options: EnrolOptions) -> Result<Enrolled, EnrolError> {
+    enroll_over(options, &Network::InProcess).await
+}
+
+/// The same, with the network's words parsed where they should be.
+pub async fn enroll_over(options: EnrolOptions, network: &Network) -> Result<Enrolled, EnrolError> {
     identity::prepare(&options.state)?;
     let machine = identity::machine();
     if let Err(error @ IdentityError::OtherMachine { .. }) = identity::load(&options.state) {
@@ -147,7 +152,7 @@ pub async fn enroll(options: EnrolOptions) -> Result<Enrolled, EnrolError> {
         agents: None,
         joining: Some(trust),
     };
-    let transport = Transport::direct(&trust, &key)?;
+    let transport = Transport::open(network, trust, &key)?;
     let answer = ask(&urls, &transport, &request, &name).await?;
     if answer.node != own {
         return Err(EnrolError::OtherNode {

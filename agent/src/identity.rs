@@ -133,6 +133,15 @@ pub fn prepare(state: &Path) -> Result<(), IdentityError> {
 
 /// The identity of a node that has joined; an identity of another machine is set aside.
 pub fn load(state: &Path) -> Result<Held, IdentityError> {
+    let found = look(state);
+    if let Err(IdentityError::OtherMachine { .. }) = &found {
+        set_aside(state, crate::clock::now())?;
+    }
+    found
+}
+
+/// The same, and nothing is changed.
+pub fn look(state: &Path) -> Result<Held, IdentityError> {
     let not_enrolled = || IdentityError::NotEnrolled {
         state: state.to_owned(),
     };
@@ -147,7 +156,6 @@ pub fn load(state: &Path) -> Result<Held, IdentityError> {
     if let (Some(then), Some(now)) = (identity.machine.clone(), machine())
         && then != now
     {
-        set_aside(state, crate::clock::now())?;
         return Err(IdentityError::OtherMachine {
             state: state.to_owned(),
             now,

@@ -7,6 +7,7 @@
 pub mod actor;
 mod agent;
 pub mod chain;
+pub mod check;
 pub mod clock;
 pub mod config;
 mod durable;
@@ -17,8 +18,11 @@ pub mod identity;
 pub mod image;
 pub mod index;
 pub mod journal;
+pub mod limits;
 pub mod link;
 pub mod monitor;
+pub mod privileges;
+pub mod reload;
 pub mod scan;
 pub mod service;
 pub mod spool;
@@ -30,15 +34,18 @@ pub mod status;
 )]
 mod sys;
 pub mod tls;
-mod transport;
+pub mod transport;
+mod upkeep;
 pub mod uplink;
 pub mod watch;
 
-pub use self::agent::{RunError, run};
+pub use self::agent::{RunError, run, run_reloading};
 pub use self::config::{AgentConfig, AgentSettings, ConfigError, Publisher};
 pub use self::durable::wipe;
-pub use self::enroll::{Door, EnrolError, EnrolOptions, Enrolled, enroll};
+pub use self::enroll::{Door, EnrolError, EnrolOptions, Enrolled, enroll, enroll_over};
 pub use self::event::AgentEvent;
+pub use self::transport::Network;
+pub use self::upkeep::Reloads;
 
 /// Version and commit of this build.
 pub const VERSION: &str = concat!(

@@ -10,6 +10,8 @@ use attestation::statement::Gap;
 use tokio::sync::Notify;
 
 use crate::image::Candidate;
+use crate::limits::Pressure;
+use crate::reload::{EngineSettings, UplinkSettings};
 use crate::watch::Waker;
 
 /// The collector keeps a challenge for five minutes from when it made it; the last of them is left for the way.
@@ -36,6 +38,10 @@ pub struct Orders {
     pub ready: bool,
     /// The node is not fresh though the collector answers: sign a quiet statement now.
     pub refresh: bool,
+    /// The configuration was read again.
+    pub settings: Option<EngineSettings>,
+    /// How it stands with the memory, where that has changed or is grave.
+    pub pressure: Option<Pressure>,
     /// Say goodbye and end.
     pub stop: bool,
 }
@@ -55,6 +61,7 @@ struct State {
     orders: Orders,
     pending: bool,
     waker: Option<Waker>,
+    uplink: Option<UplinkSettings>,
 }
 
 #[derive(Debug)]
@@ -118,6 +125,17 @@ impl Link {
         give(&mut state.orders);
         state.orders.gaps.truncate(GAPS);
         self.ring(state);
+    }
+
+    /// Gives the uplink another configuration.
+    pub fn reload_uplink(&self, settings: UplinkSettings) {
+        self.lock().uplink = Some(settings);
+        self.uplink.notify_one();
+    }
+
+    /// The uplink's new configuration, once.
+    pub fn take_uplink_settings(&self) -> Option<UplinkSettings> {
+        self.lock().uplink.take()
     }
 
     /// Takes what there is to do.

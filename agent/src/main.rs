@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use pristine_agent::transport::inside;
 
 mod command;
 
@@ -15,11 +16,21 @@ fn main() -> ExitCode {
         eprintln!("pristine-agent: a second cryptographic provider was installed before ours");
         return ExitCode::from(2);
     }
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == inside::SUBCOMMAND)
+    {
+        return inside::run();
+    }
     let arguments = match command::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
     pristine_agent::journal::start(arguments.level());
+    if arguments.is_daemon() {
+        // Before there is a second thread: each has its own capabilities.
+        pristine_agent::privileges::give_up_the_rest();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -124,6 +124,13 @@ impl Monitor {
         self.pace.interval
     }
 
+    /// Another time between rescans, counted from now.
+    pub fn set_rescan(&mut self, rescan: Duration, now: Instant) {
+        self.pace.rescan = rescan;
+        // One that is wanted at once stays so.
+        self.rescan_at = self.rescan_at.map(|at| at.min(now + rescan));
+    }
+
     /// How large the last statement was: a large one is not repeated in full several times a second.
     pub fn set_weight(&mut self, bytes: usize, unlisted: bool) {
         self.spacing = if unlisted {

@@ -48,6 +48,13 @@ impl Service {
         self.say("READY=1");
     }
 
+    /// The agent reads its configuration again; [`Service::ready`] ends it.
+    pub fn reloading(&self) {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1000;
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
     /// The agent says goodbye.
     pub fn stopping(&self) {
         self.say("STOPPING=1");

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use attestation::digest::Digest;
@@ -14,6 +14,9 @@ use attestation::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::transport::Transport;
+use crate::transport::child::ChildStatus;
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "agent.sock";
@@ -66,6 +69,12 @@ pub struct Status {
     pub collector: CollectorStatus,
     /// What the agent costs.
     pub cost: Cost,
+    /// The agent's process.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// The process that speaks with the network, where there is one.
+    #[serde(default)]
+    pub network: Option<ChildStatus>,
 }
 
 /// What the agent is doing.
@@ -128,7 +137,7 @@ pub struct CollectorStatus {
     pub error: Option<String>,
 }
 
-/// What the agent has cost since it started.
+/// What the agent has cost since it started, its network process included.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Seconds of processor time.
@@ -141,12 +150,15 @@ pub struct Cost {
 
 /// The status as it is kept up to date.
 #[derive(Clone, Debug)]
-pub struct Board(Arc<Mutex<Status>>);
+pub struct Board {
+    status: Arc<Mutex<Status>>,
+    network: Arc<OnceLock<Transport>>,
+}
 
 impl Board {
     /// A board for a node that has just started.
     pub fn new(node: NodeId, name: String) -> Self {
-        Self(Arc::new(Mutex::new(Status {
+        let status = Status {
             version: crate::VERSION.to_owned(),
             node,
             name,
@@ -167,22 +179,36 @@ impl Board {
             spool: SpoolStatus::default(),
             collector: CollectorStatus::default(),
             cost: Cost::default(),
-        })))
+            pid: Some(std::process::id()),
+            network: None,
+        };
+        Self {
+            status: Arc::new(Mutex::new(status)),
+            network: Arc::default(),
+        }
+    }
+
+    /// Whose process is shown, and counted among what the agent costs.
+    pub fn show_network(&self, transport: Transport) {
+        // The first stays: there is one way to the network as long as the agent runs.
+        drop(self.network.set(transport));
     }
 
     /// Changes it.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The state at this moment, cost included.
     pub fn snapshot(&self) -> Status {
         let mut status = self
-            .0
+            .status
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        status.cost = cost();
+        status.network = self.network.get().and_then(Transport::status);
+        let child = status.network.as_ref().and_then(|network| network.pid);
+        status.cost = cost(child);
         status
     }
 }
@@ -266,6 +292,7 @@ pub fn text(status: &Status, now: Timestamp) -> String {
             |at| format!("{} s ago", now.micros_since(at) / 1_000_000),
         )
     };
+    let moment = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
     let mut row = |name: &str, value: String| {
         out.push_str(&format!("{name:<13}{value}\n"));
     };
@@ -296,6 +323,11 @@ pub fn text(status: &Status, now: Timestamp) -> String {
             row("  limit", limit.clone());
         }
     }
+    row(
+        "watching",
+        format!("without a gap since {}", moment(status.since)),
+    );
+    row("read", format!("all content since {}", moment(status.read)));
     row("unreadable", status.unreadable.to_string());
     for gap in &status.gaps {
         row("  gap", format!("from {} ({})", gap.from, gap.cause));
@@ -322,6 +354,12 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     if let Some(error) = &status.collector.error {
         row("  error", error.clone());
     }
+    if let Some(network) = &status.network {
+        row("network", network_line(network));
+        for missing in &network.missing {
+            row("  limit", missing.clone());
+        }
+    }
     let megabytes = |bytes: u64| bytes / (1024 * 1024);
     row(
         "cost",
@@ -335,27 +373,53 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     out
 }
 
+/// The network process in a line.
+fn network_line(network: &ChildStatus) -> String {
+    match (network.pid, &network.error) {
+        (Some(pid), _) => {
+            let uid = network
+                .uid
+                .map_or_else(|| "?".to_owned(), |uid| uid.to_string());
+            let confined = if network.confined {
+                "confined"
+            } else {
+                "not confined"
+            };
+            format!(
+                "process {pid}, uid {uid}, {confined}, started {} times",
+                network.starts
+            )
+        }
+        (None, Some(error)) => format!("no process: {error}"),
+        (None, None) => "no process yet".to_owned(),
+    }
+}
+
 async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
     let bytes = serde_json::to_vec(&board.snapshot())?;
     stream.write_all(&bytes).await?;
     stream.shutdown().await
 }
 
-fn cost() -> Cost {
-    let Ok(process) = procfs::process::Process::myself() else {
-        return Cost::default();
-    };
+/// Of this process, and of the one that speaks with the network.
+fn cost(child: Option<u32>) -> Cost {
+    use procfs::process::Process;
+    let child = child
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(|pid| Process::new(pid).ok());
     let mut cost = Cost::default();
-    if let Ok(stat) = process.stat() {
-        let ticks = u32::try_from(stat.utime.saturating_add(stat.stime)).unwrap_or(u32::MAX);
-        let per_second = u32::try_from(procfs::ticks_per_second())
-            .unwrap_or(100)
-            .max(1);
-        cost.cpu_seconds = f64::from(ticks) / f64::from(per_second);
-        cost.memory_bytes = stat.rss.saturating_mul(procfs::page_size());
-    }
-    if let Ok(io) = process.io() {
-        cost.read_bytes = io.rchar;
+    for process in Process::myself().ok().into_iter().chain(child) {
+        if let Ok(stat) = process.stat() {
+            let ticks = u32::try_from(stat.utime.saturating_add(stat.stime)).unwrap_or(u32::MAX);
+            let per_second = u32::try_from(procfs::ticks_per_second())
+                .unwrap_or(100)
+                .max(1);
+            cost.cpu_seconds += f64::from(ticks) / f64::from(per_second);
+            cost.memory_bytes += stat.rss.saturating_mul(procfs::page_size());
+        }
+        if let Ok(io) = process.io() {
+            cost.read_bytes += io.rchar;
+        }
     }
     cost
 }

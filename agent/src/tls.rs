@@ -25,6 +25,9 @@ pub enum TlsError {
     /// No protocol version is left.
     #[error("choose TLS versions")]
     Versions(#[source] rustls::Error),
+    /// The process that speaks with the network cannot be started.
+    #[error("start the network process")]
+    Child(#[source] std::io::Error),
     /// The HTTP client cannot be made.
     #[error("make the HTTP client")]
     Client(#[source] reqwest::Error),

@@ -102,6 +102,28 @@ impl Envelope {
         Ok(())
     }
 
+    /// An envelope of parts that came some other way than as JSON; the same limits hold.
+    pub fn from_parts(
+        payload: Vec<u8>,
+        payload_type: String,
+        signatures: Vec<Signature>,
+    ) -> Result<Self, EnvelopeError> {
+        if signatures.len() > MAX_SIGNATURES {
+            return Err(EnvelopeError::TooManySignatures(signatures.len()));
+        }
+        if payload.len() > MAX_IMAGE_PAYLOAD {
+            return Err(EnvelopeError::TooLong("payload"));
+        }
+        if signatures.iter().any(|one| one.sig.len() > MAX_SIGNATURE) {
+            return Err(EnvelopeError::TooLong("signature"));
+        }
+        Ok(Self {
+            payload,
+            payload_type,
+            signatures,
+        })
+    }
+
     /// Reads an envelope from strict JSON.
     pub fn from_json(text: &[u8]) -> Result<Self, EnvelopeError> {
         json::from_slice_strict::<Text>(text)?.try_into()

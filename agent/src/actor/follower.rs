@@ -267,7 +267,7 @@ impl Follower {
             return;
         };
         let stale = self.clocks.now.saturating_sub(process.asked) > STALE;
-        let cmdline = self.attribution.cmdline && process.image.cmdline().is_none();
+        let cmdline = self.attribution.cmdline() && process.image.cmdline().is_none();
         if process.ended.is_some() || !(stale || !process.confirmed || cmdline) {
             return;
         }
@@ -283,7 +283,7 @@ impl Follower {
         let says = if process.confirmed {
             there.belongs()
         } else {
-            there.says(self.attribution.cmdline, false)
+            there.says(self.attribution.cmdline(), false)
         };
         let joined = self.table.heard(serial, says, self.clocks.now);
         self.joined(serial, joined);
@@ -353,7 +353,7 @@ impl Follower {
         let image = Arc::clone(&process.image);
         let arguments = image
             .cmdline()
-            .filter(|_| self.attribution.arguments)
+            .filter(|_| self.attribution.arguments())
             .map(str::to_owned);
         let mut ledger = self.attribution.ledger();
         ledger.ran(login.session, pid, self.clocks.at(at), image, arguments);
@@ -415,7 +415,7 @@ impl Follower {
     }
 
     fn wants_cmdline(&self) -> bool {
-        self.attribution.cmdline || self.attribution.arguments
+        self.attribution.cmdline() || self.attribution.arguments()
     }
 
     /// Looks at every process: parents before their children, so that each finds its own.

@@ -3,6 +3,7 @@
 //!
 //! A number that may have been given anew is never guessed from: a process that nobody saw is told by its number alone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attestation::statement::Actor;
@@ -39,9 +40,15 @@ use self::follower::Follower;
 /// that tells.
 #[derive(Clone, Debug)]
 pub struct Attribution {
-    cmdline: bool,
-    arguments: bool,
+    asked: Arc<Asked>,
     ledger: Arc<Mutex<sessions::Ledger>>,
+}
+
+/// What the configuration asks for; it may change while the watch runs.
+#[derive(Debug)]
+struct Asked {
+    cmdline: AtomicBool,
+    arguments: AtomicBool,
 }
 
 impl Attribution {
@@ -49,10 +56,28 @@ impl Attribution {
     #[must_use]
     pub fn new(cmdline: bool, collect: Collect, arguments: bool) -> Self {
         Self {
-            cmdline,
-            arguments: arguments && collect == Collect::Commands,
+            asked: Arc::new(Asked {
+                cmdline: AtomicBool::new(cmdline),
+                arguments: AtomicBool::new(arguments && collect == Collect::Commands),
+            }),
             ledger: Arc::new(Mutex::new(sessions::Ledger::new(collect))),
         }
+    }
+
+    /// Another configuration holds from now on; what was seen before is told as it was collected.
+    pub(crate) fn change(&self, cmdline: bool, collect: Collect, arguments: bool) {
+        let arguments = arguments && collect == Collect::Commands;
+        self.asked.cmdline.store(cmdline, Ordering::Relaxed);
+        self.asked.arguments.store(arguments, Ordering::Relaxed);
+        self.ledger().collect(collect);
+    }
+
+    fn cmdline(&self) -> bool {
+        self.asked.cmdline.load(Ordering::Relaxed)
+    }
+
+    fn arguments(&self) -> bool {
+        self.asked.arguments.load(Ordering::Relaxed)
     }
 
     /// Whether the next statement has something to say of logins.

@@ -102,6 +102,11 @@ impl Ledger {
         }
     }
 
+    /// So much is collected from now on.
+    pub(super) fn collect(&mut self, collect: Collect) {
+        self.collect = collect;
+    }
+
     /// A process belongs to a session. Tells whether the session is a new one.
     pub(super) fn joined(&mut self, session: u32, auid: u32, pid: u32, at: Timestamp) -> bool {
         if self.collect == Collect::Off {

@@ -5,6 +5,7 @@ use attestation::time::Timestamp;
 
 use super::Engine;
 use super::pace::DEADLINE;
+use crate::limits::Pressure;
 
 /// Gaps of one cause that follow each other are one; this many causes and places are enough to say.
 const GAPS: usize = 64;
@@ -41,6 +42,10 @@ impl Engine {
                 limits_total: None,
             },
         };
+        if self.pressure == Pressure::Over {
+            let limit = "more memory is used than allowed: raise `[limits] memory` or the unit's";
+            coverage.limits.push(limit.to_owned());
+        }
         if self.parts.reread_cpu <= 0.0 {
             coverage.limits.push(
                 "content is read again only when that is asked for: limits.reread_cpu is 0".into(),

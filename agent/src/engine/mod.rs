@@ -15,6 +15,7 @@ mod pace;
 mod reports;
 mod rolling;
 mod rounds;
+mod settings;
 mod sweep;
 mod tell;
 mod touched;
@@ -41,6 +42,7 @@ use crate::chain::Chain;
 use crate::clock;
 use crate::event::Observer;
 use crate::image::Candidate;
+use crate::limits::Pressure;
 use crate::link::{Link, Orders};
 use crate::monitor::{Action, Event, Monitor, Pace};
 use crate::service::Service;
@@ -155,6 +157,8 @@ pub struct Engine {
     reread: bool,
     /// Such a rescan runs since then.
     rereading: Option<Timestamp>,
+    /// How it stands with the memory.
+    pressure: Pressure,
 }
 
 impl Engine {
@@ -198,6 +202,7 @@ impl Engine {
             rechecked: 0,
             reread: false,
             rereading: None,
+            pressure: Pressure::None,
         }
     }
 
@@ -242,6 +247,7 @@ impl Engine {
     fn obey(&mut self, orders: Orders) {
         let now = Instant::now();
         if let Some(interval) = orders.interval {
+            self.parts.enrolled_interval = interval;
             self.monitor
                 .set_interval(shorter(self.parts.interval, interval));
         }
@@ -251,6 +257,12 @@ impl Engine {
             }
             self.monitor.event(now, Event::RescanWanted);
             self.monitor.event(now, Event::Begun);
+        }
+        if let Some(settings) = orders.settings {
+            self.reload(settings);
+        }
+        if let Some(pressure) = orders.pressure {
+            self.press(pressure);
         }
         if orders.retell {
             self.told = None;

@@ -5,6 +5,7 @@ mod background;
 mod cached;
 #[cfg(test)]
 mod clock;
+mod descriptors;
 mod handle;
 mod lease;
 mod memory;
@@ -14,6 +15,7 @@ pub use self::background::give_way;
 pub use self::cached::cached_pages;
 #[cfg(test)]
 pub use self::clock::step_clock_by_a_nanosecond;
+pub use self::descriptors::close_from;
 pub use self::handle::{FileHandle, HANDLE_LIMIT, name_to_handle, open_by_handle};
 pub use self::lease::has_writer;
 pub use self::memory::give_back;

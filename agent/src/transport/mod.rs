@@ -1,11 +1,17 @@
 //! What the agent asks of the network, and what may come back: a request to one of the two doors, a typed and bounded
 //! answer.
 //!
-//! [`Transport::direct`] speaks TLS, HTTP and JSON in this process. What is proven by a signature is proven by who asks,
-//! whichever way it came.
+//! Two ways lead there. [`Transport::direct`] speaks TLS, HTTP and JSON in this process: it is what a program uses that
+//! embeds the agent (`pristine up`), where the collector is in the same process anyway. The daemon uses a child process
+//! without privileges ([`Transport::child`]): what comes from the network is parsed there, and this process takes
+//! messages of its own making only. What is proven by a signature is proven here, whichever way it came.
 
+pub mod child;
+mod confine;
 mod direct;
 mod handshake;
+pub mod inside;
+pub mod message;
 mod pieces;
 
 use std::sync::Arc;
@@ -175,6 +181,16 @@ impl TransportError {
     }
 }
 
+/// Where the network's words are parsed.
+#[derive(Clone, Debug, Default)]
+pub enum Network {
+    /// In this process: for a program that embeds the agent.
+    #[default]
+    InProcess,
+    /// In a child process without privileges: for the daemon.
+    Child(child::Program),
+}
+
 /// The way to the network; clones share it.
 #[derive(Clone, Debug)]
 pub struct Transport(Way);
@@ -182,6 +198,7 @@ pub struct Transport(Way);
 #[derive(Clone, Debug)]
 enum Way {
     Direct(Arc<direct::Direct>),
+    Child(child::Child),
 }
 
 impl Transport {
@@ -192,10 +209,38 @@ impl Transport {
         Ok(Self(Way::Direct(Arc::new(direct))))
     }
 
+    /// Over a child process without privileges, which is started. To be called in a runtime.
+    pub fn child(program: child::Program, trust: Trust, key: &PrivateKey) -> std::io::Result<Self> {
+        let child = child::Child::start(program, trust, key.clone())?;
+        Ok(Self(Way::Child(child)))
+    }
+
+    /// Whichever of them is asked for.
+    pub fn open(network: &Network, trust: Trust, key: &PrivateKey) -> Result<Self, TlsError> {
+        match network {
+            Network::InProcess => Self::direct(&trust, key),
+            Network::Child(program) => {
+                Self::child(program.clone(), trust, key).map_err(TlsError::Child)
+            }
+        }
+    }
+
     /// Whom to believe and what to show from the next connection on: after a renewal, for another key.
     pub async fn trust(&self, trust: &Trust, key: &PrivateKey) -> Result<(), TlsError> {
         match &self.0 {
             Way::Direct(direct) => direct.trust(trust, Arc::new(key.clone())),
+            Way::Child(child) => {
+                child.trust(trust.clone(), key.clone()).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the network process is like, where there is one.
+    pub fn status(&self) -> Option<child::ChildStatus> {
+        match &self.0 {
+            Way::Direct(_) => None,
+            Way::Child(child) => Some(child.status()),
         }
     }
 
@@ -259,6 +304,21 @@ impl Transport {
         }
     }
 
+    /// Whether anybody answers at the joining door, whatever it says.
+    pub async fn reach(&self, url: String) -> Result<(), TransportError> {
+        let ask = Ask {
+            door: Door::Joining,
+            method: Method::Get,
+            url,
+            wanted: Wanted::Taken,
+            body: Vec::new(),
+        };
+        match self.ask(ask).await {
+            Ok(_) | Err(TransportError::Refused(_) | TransportError::TooLong { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `PUT` of a compressed manifest at the agents' door: pins, a snapshot.
     pub async fn put(&self, url: String, body: Vec<u8>) -> Result<(), TransportError> {
         let ask = Ask {
@@ -284,12 +344,14 @@ impl Transport {
     ) -> Result<(), TransportError> {
         match &self.0 {
             Way::Direct(direct) => direct.manifest(&url, manifest, pieces).await,
+            Way::Child(child) => child.manifest(url, manifest.clone(), pieces).await,
         }
     }
 
     async fn ask(&self, ask: Ask) -> Result<Reply, TransportError> {
         match &self.0 {
             Way::Direct(direct) => direct.ask(ask).await,
+            Way::Child(child) => child.ask(ask).await,
         }
     }
 }
@@ -307,6 +369,19 @@ impl Ask {
 }
 
 impl Reply {
+    /// Whether this is an answer to what was asked.
+    pub fn answers(&self, wanted: Wanted) -> bool {
+        wanted
+            == match self {
+                Self::Challenge(_) => Wanted::Challenge,
+                Self::Attestations(_) => Wanted::Attestations,
+                Self::Envelope(_) => Wanted::Envelope,
+                Self::Admitted(_) | Self::Pending(_) => Wanted::Enrolment,
+                Self::Renewal(_) => Wanted::Renewal,
+                Self::Taken => Wanted::Taken,
+            }
+    }
+
     fn unexpected(self) -> TransportError {
         TransportError::Unreadable {
             reason: "an answer to another question".to_owned(),

@@ -23,6 +23,7 @@ use crate::event::{AgentEvent, Observer};
 use crate::identity::Identity;
 use crate::image::{ImageStore, Publishers};
 use crate::link::Link;
+use crate::reload::UplinkSettings;
 use crate::spool::Outgoing;
 use crate::status::Board;
 use crate::transport::{Transport, TransportError};
@@ -128,6 +129,9 @@ impl Uplink {
 
     /// One request, if there is a reason for one; `true` where there may be a reason for another.
     async fn exchange(&mut self) -> Result<bool, ExchangeError> {
+        if let Some(settings) = self.parts.link.take_uplink_settings() {
+            self.reload(settings);
+        }
         if !self.heard {
             self.ask_challenge().await?;
             self.heard = true;
@@ -163,6 +167,21 @@ impl Uplink {
             .get(self.at)
             .map_or("", String::as_str);
         door.trim_end_matches('/').to_owned()
+    }
+
+    /// Another configuration: its collectors from the first on, its publishers at the next image.
+    fn reload(&mut self, settings: UplinkSettings) {
+        let identity = &self.parts.identity;
+        let collectors = match settings.collectors.is_empty() {
+            true => identity.agents.clone(),
+            false => settings.collectors,
+        };
+        if collectors != self.parts.collectors {
+            self.parts.collectors = collectors;
+            self.at = 0;
+            self.heard = false;
+        }
+        self.parts.publishers = Publishers::new(settings.publishers, identity.publishers.clone());
     }
 
     async fn ask_challenge(&mut self) -> Result<(), ExchangeError> {
