@@ -97,6 +97,7 @@ async fn run_with(
     observer: Option<mpsc::Sender<AgentEvent>>,
     reloads: Option<Reloads>,
 ) -> Result<(), RunError> {
+    crate::sys::keep_little();
     identity::prepare(&settings.state)?;
     let lock = lock(&settings.state)?;
     let started = move || start(settings, Observer::new(observer), reloads);

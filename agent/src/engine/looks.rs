@@ -317,6 +317,7 @@ impl Engine {
         if let Some(started) = self.rereading.take() {
             self.read = Some(started);
         }
+        crate::sys::give_back();
         let before = self.gaps.len();
         if whole {
             self.gaps

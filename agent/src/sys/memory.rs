@@ -11,3 +11,22 @@ pub fn give_back() {
 /// Other C libraries give back by themselves, or not at all.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
+
+/// Blocks of this size are given back as soon as they are freed.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 256 * 1024;
+
+/// Makes the heap keep little of what is freed, for the life of the process. The C library raises what it keeps by itself
+/// with every large block that is freed, up to 64 MiB, and what is free at the end of a thread's heap it never gives back.
+#[cfg(target_env = "gnu")]
+pub fn keep_little() {
+    // SAFETY: the function takes integers, and may be called at any time; what it refuses stays as it was.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+    }
+}
+
+/// Other C libraries have no such habit.
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_little() {}

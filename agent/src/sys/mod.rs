@@ -18,5 +18,5 @@ pub use self::clock::step_clock_by_a_nanosecond;
 pub use self::descriptors::close_from;
 pub use self::handle::{FileHandle, HANDLE_LIMIT, name_to_handle, open_by_handle};
 pub use self::lease::has_writer;
-pub use self::memory::give_back;
+pub use self::memory::{give_back, keep_little};
 pub use self::mounts::mount_point;
