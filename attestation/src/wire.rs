@@ -108,6 +108,13 @@ pub struct RenewalRequest {
     pub statement: Envelope,
 }
 
+/// `POST /join/v1/rotation`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationRequest {
+    /// Envelope of `rotation/v1`, signed by the key that the node had and by the one that it takes.
+    pub statement: Envelope,
+}
+
 /// 200: the node's new certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewalAnswer {

@@ -11,6 +11,8 @@ pub const MAX_WINDOW_LOG: u32 = 23;
 
 /// Where more effort stops to pay on lines that are mostly digests.
 const LEVEL: i32 = 9;
+/// For what a node compresses while it watches.
+const FAST: i32 = 1;
 
 /// What a statement says of a compressed manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,48 @@ pub fn compress(mut plain: impl Read, out: impl Write) -> io::Result<Compressed>
         sha256: Digest::from_bytes(measured.hasher.finalize().into()),
         uncompressed,
     })
+}
+
+/// Compresses what is written to it, and tells digest and size of the plain bytes: for pins and snapshots, which are named
+/// by them, sent once and not kept.
+pub struct Compressor<W: Write> {
+    encoder: zstd::Encoder<'static, W>,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<W: Write> Compressor<W> {
+    /// Compresses into `out`, fast.
+    pub fn new(out: W) -> io::Result<Self> {
+        let mut encoder = zstd::Encoder::new(out, FAST)?;
+        encoder.window_log(MAX_WINDOW_LOG)?;
+        encoder.include_checksum(true)?;
+        Ok(Self {
+            encoder,
+            hasher: Sha256::new(),
+            size: 0,
+        })
+    }
+
+    /// Ends the frame: what was written into, the SHA-256 of the plain bytes, and how many they were.
+    pub fn finish(self) -> io::Result<(W, Digest, u64)> {
+        let out = self.encoder.finish()?;
+        let digest = Digest::from_bytes(self.hasher.finalize().into());
+        Ok((out, digest, self.size))
+    }
+}
+
+impl<W: Write> Write for Compressor<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.encoder.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
 }
 
 /// The plain bytes of a compressed manifest. Reading is an error where a larger window is asked for, and where there are

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::entry::{EntryError, LineError};
 use crate::tree::Tree;
 
-pub use compress::{Compressed, MAX_WINDOW_LOG, compress, decompressor};
+pub use compress::{Compressed, Compressor, MAX_WINDOW_LOG, compress, decompressor};
 pub use read::ManifestReader;
 pub use write::ManifestWriter;
 

@@ -12,6 +12,8 @@ pub struct ManifestReader<R> {
     input: R,
     line: Vec<u8>,
     progress: Progress,
+    /// Lines whose content was not read are taken, too.
+    unread: bool,
 }
 
 impl<R: BufRead> ManifestReader<R> {
@@ -21,6 +23,15 @@ impl<R: BufRead> ManifestReader<R> {
             input,
             line: Vec::new(),
             progress: Progress::default(),
+            unread: false,
+        }
+    }
+
+    /// A reader of a snapshot, which may have files whose content was not read.
+    pub fn of_snapshot(input: R) -> Self {
+        ManifestReader {
+            unread: true,
+            ..Self::new(input)
         }
     }
 
@@ -45,7 +56,7 @@ impl<R: BufRead> ManifestReader<R> {
         let number = self.progress.lines;
         let refuse = |source| ManifestError::Line { number, source };
         let line = LineRef::parse(&self.line).map_err(refuse)?;
-        if line.is_unread() {
+        if line.is_unread() && !self.unread {
             return Err(refuse(LineError::of(line.as_str(), LineFault::Unread)));
         }
         self.progress.entry(&line.raw_path(), line.size())?;

@@ -1,4 +1,4 @@
-//! What a node says to join, and to have its certificate renewed (FORMATS.md 5.4).
+//! What a node says to join, to have its certificate renewed, and to take another key (FORMATS.md 5.4).
 
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +43,29 @@ impl Predicate for Renewal {
 }
 
 impl Statement<Renewal> {
-    /// The statement of the node that has this key.
-    pub fn of_node(key: &PublicKey, predicate: Renewal) -> Self {
-        Self::about(key_subject(key), predicate)
+    /// The statement of a node, by the key that it has now: its id is that of its first one.
+    pub fn of_node(node: &NodeId, key: &PublicKey, predicate: Renewal) -> Self {
+        let subject = Subject::of_bytes(node.to_string(), &key.spki_digest());
+        Self::about(subject, predicate)
+    }
+}
+
+/// A node takes another key; signed by the one it had and by the one it takes. Its id stays that of its first key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Certificate request (PEM) for the key that it takes.
+    pub csr: String,
+}
+
+impl Predicate for Rotation {
+    const NAME: &'static str = "rotation";
+}
+
+impl Statement<Rotation> {
+    /// The statement of a node whose key was `old` until now.
+    pub fn of_node(node: &NodeId, old: &PublicKey, predicate: Rotation) -> Self {
+        let subject = Subject::of_bytes(node.to_string(), &old.spki_digest());
+        Self::about(subject, predicate)
     }
 }
 

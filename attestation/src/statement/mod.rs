@@ -22,7 +22,7 @@ pub use self::attestation::{
     AgentFacts, Assurance, Attestation, Difference, FileRef, Grown, TooMany, Touched,
 };
 pub use self::coverage::{Coverage, Gap, Mounts, Rung, UnexpectedMount, Unreadable, WatchCoverage};
-pub use self::enrolment::{Enrolment, Renewal};
+pub use self::enrolment::{Enrolment, Renewal, Rotation};
 pub use self::image::{Builder, Image, ManifestRef, Source};
 pub use self::receipt::Receipt;
 pub use self::verdict::VerdictStatement;
