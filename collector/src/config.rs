@@ -42,6 +42,11 @@ pub enum ConfigError {
     },
 }
 
+/// Seconds: below this a node would do little but renew.
+const LEAST_CERTIFICATE: u64 = 5;
+/// And no certificate outlives its authority.
+const MOST_CERTIFICATE: u64 = 3_650 * 86_400;
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Raw {
@@ -91,6 +96,7 @@ struct RawLimits {
     manifest: Option<u64>,
     joins_per_second: Option<u32>,
     joins_burst: Option<u32>,
+    node_certificate: Option<u64>,
 }
 
 fn one() -> usize {
@@ -253,6 +259,10 @@ fn limits(raw: &RawLimits) -> Limits {
             .unwrap_or(usual.joins_per_second)
             .max(1),
         joins_burst: raw.joins_burst.unwrap_or(usual.joins_burst).max(1),
+        node_certificate: raw
+            .node_certificate
+            .unwrap_or(usual.node_certificate)
+            .clamp(LEAST_CERTIFICATE, MOST_CERTIFICATE),
     }
 }
 

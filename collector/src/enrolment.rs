@@ -4,6 +4,7 @@
 mod admission;
 mod certificate;
 mod renewal;
+mod rotation;
 
 use attestation::key::{NodeId, PublicKey};
 use attestation::statement::{Enrolment, Statement};
@@ -19,6 +20,7 @@ use crate::problem::ProblemResponse;
 use crate::state::AppState;
 
 pub use self::renewal::renew;
+pub use self::rotation::{Former, former_keys, rotate};
 
 /// Nodes that wait for a person; more are told to come again.
 const WAITING: i64 = 1_000;
@@ -124,7 +126,12 @@ fn issue(
 ) -> Result<Issued, ProblemResponse> {
     state
         .authority
-        .issue_node(id.as_str(), &key.spki_der(), now)
+        .issue_node(
+            id.as_str(),
+            &key.spki_der(),
+            now,
+            state.settings.limits.node_certificate,
+        )
         .map_err(|error| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,

@@ -28,6 +28,7 @@ pub mod problem;
 pub mod program;
 mod serve;
 pub mod settings;
+pub mod snapshots;
 pub mod state;
 pub mod store;
 pub mod violations;

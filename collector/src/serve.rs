@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::assignments::Assignments;
 use crate::authority::{Authority, AuthorityError, ServerCertificate};
 use crate::door::{self, Door, TlsError};
+use crate::enrolment::Former;
 use crate::events::Event;
 use crate::files::{self, FileError};
 use crate::images::ImageCache;
@@ -19,6 +20,7 @@ use crate::init::{AGENTS, PEOPLE, exists, store_file};
 use crate::keys::{CollectorKeys, KeysError};
 use crate::metrics::Metrics;
 use crate::settings::CollectorSettings;
+use crate::snapshots::Snapshots;
 use crate::state::{AppState, Bound};
 use crate::store::{Store, StoreError, heartbeat, meta_get, meta_set, run_started, run_stopped};
 use crate::{alerts, clock, fleet, journal, violations};
@@ -149,6 +151,8 @@ pub async fn start(
         images: ImageCache::new(store.clone(), &settings.state),
         assignments: Arc::new(Assignments::load(&store).await?),
         asked: Arc::new(fleet::Asked::load(&store).await?),
+        snapshots: Snapshots::load(&store).await?,
+        former: Arc::new(Former::load(&store).await?),
         budgets: Arc::new(Budgets::new(&settings.limits)),
         challenges: Arc::new(Challenges::default()),
         listed: Listed::default(),

@@ -91,6 +91,8 @@ pub struct Limits {
     pub joins_per_second: u32,
     /// And at once: a rack that starts behind one address.
     pub joins_burst: u32,
+    /// Seconds that a node's certificate is good; agents renew when two thirds are over.
+    pub node_certificate: u64,
 }
 
 impl Default for Limits {
@@ -103,6 +105,7 @@ impl Default for Limits {
             manifest: 1 << 30,
             joins_per_second: 10,
             joins_burst: 50,
+            node_certificate: 90 * 86_400,
         }
     }
 }

@@ -8,12 +8,14 @@ use tokio::sync::Semaphore;
 
 use crate::assignments::Assignments;
 use crate::authority::Authority;
+use crate::enrolment::Former;
 use crate::fleet::Asked;
 use crate::images::ImageCache;
 use crate::ingest::{Budgets, Challenges, Listed};
 use crate::keys::CollectorKeys;
 use crate::metrics::Metrics;
 use crate::settings::CollectorSettings;
+use crate::snapshots::Snapshots;
 use crate::store::Store;
 
 /// Cheap to clone; one for the whole process.
@@ -41,6 +43,10 @@ pub struct AppState {
     pub listed: Listed,
     /// What nodes are to be told with their next answer.
     pub asked: Arc<Asked>,
+    /// Snapshots that nodes have named and that are not here yet.
+    pub snapshots: Snapshots,
+    /// Keys that nodes gave up.
+    pub former: Arc<Former>,
     /// Requests that are verified and appraised on blocking threads at once.
     pub bench: Arc<Semaphore>,
     /// When this run began.

@@ -10,6 +10,7 @@ use super::{Answer, Asked, ListQuery, Listed, Named, body};
 use crate::access::Person;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
+use crate::snapshots;
 use crate::{fleet, ingest};
 
 pub(super) fn unknown() -> ProblemResponse {
@@ -52,9 +53,19 @@ pub(super) async fn differences(
             ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
         })?,
     };
-    reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
+    let node = reads::node(&people.app, &id).await?.ok_or_else(unknown)?;
     let all = ingest::current_differences(&people.app, &id).await?;
-    let to = from.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let to = from.saturating_add(limit);
+    // More than a statement lists: by the snapshot, once that is here.
+    let page = snapshots::differences(&people.app, &node.row, &all, from, limit).await?;
+    if let Some(page) = page {
+        let next = page.more.then(|| to.to_string());
+        return Ok(Json(Listed {
+            items: page.items,
+            next,
+        }));
+    }
     let next = (to < all.len()).then(|| to.to_string());
     let items = all.into_iter().skip(from).take(to - from).collect();
     Ok(Json(Listed { items, next }))

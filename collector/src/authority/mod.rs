@@ -22,13 +22,11 @@ use crate::files::{self, FileError};
 pub use self::request::{RequestError, public_key_of};
 pub use self::server::ServerCertificate;
 
-/// A node's certificate is good for this many days; agents renew when two thirds are over.
-pub const NODE_DAYS: u64 = 90;
 /// A door's certificate; made anew at each start and each day.
 const DOOR_DAYS: u64 = 90;
 /// An authority outlives its collectors.
 const AUTHORITY_DAYS: u64 = 3_650;
-/// Certificates begin a while ago: nodes' clocks differ.
+/// Certificates begin a while ago, for collectors' clocks differ; short ones no more than a tenth of their life.
 const BACKDATED: u64 = 3_600;
 const DAY: u64 = 86_400;
 
@@ -96,7 +94,7 @@ impl Authority {
         params.distinguished_name = named(&format!("Pristine {role} CA"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid(&mut params, now, AUTHORITY_DAYS)?;
+        valid(&mut params, now, AUTHORITY_DAYS * DAY)?;
         let certificate = params.self_signed(&key)?;
         files::write_new(
             &key_file(state, role),
@@ -142,12 +140,13 @@ impl Authority {
         Digest::of(&self.certificate)
     }
 
-    /// A client certificate for a node's public key (DER SPKI); its common name is the node id.
+    /// A client certificate for a node's public key (DER SPKI), good for so many seconds; its common name is the node id.
     pub fn issue_node(
         &self,
         node: &str,
         spki: &[u8],
         now: Timestamp,
+        seconds: u64,
     ) -> Result<Issued, AuthorityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(node);
@@ -155,7 +154,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
-        let expires = valid(&mut params, now, NODE_DAYS)?;
+        let expires = valid(&mut params, now, seconds)?;
         let serial = serial(&mut params)?;
         let key = SubjectPublicKeyInfo::from_der(spki)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -187,7 +186,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
-        valid(&mut params, now, DOOR_DAYS)?;
+        valid(&mut params, now, DOOR_DAYS * DAY)?;
         serial(&mut params)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok((key, certificate.der().clone()))
@@ -212,13 +211,14 @@ fn named(common_name: &str) -> DistinguishedName {
 fn valid(
     params: &mut CertificateParams,
     now: Timestamp,
-    days: u64,
+    seconds: u64,
 ) -> Result<Timestamp, AuthorityError> {
     let now_secs = u64::try_from(now.as_micros() / 1_000_000).unwrap_or(0);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(now_secs.saturating_sub(BACKDATED));
-    params.not_after = epoch + Duration::from_secs(now_secs + days * DAY);
-    Ok(crate::clock::after(now, days * DAY))
+    params.not_before =
+        epoch + Duration::from_secs(now_secs.saturating_sub(BACKDATED.min(seconds / 10)));
+    params.not_after = epoch + Duration::from_secs(now_secs.saturating_add(seconds));
+    Ok(crate::clock::after(now, seconds))
 }
 
 fn serial(params: &mut CertificateParams) -> Result<String, AuthorityError> {

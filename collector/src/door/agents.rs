@@ -6,6 +6,7 @@ use attestation::digest::Digest;
 use attestation::wire::{AttestationsRequest, ChallengeRequest};
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::images;
 use crate::ingest::{self, Refusal};
 use crate::problem::ProblemResponse;
+use crate::snapshots;
 use crate::state::AppState;
 
 /// A request is answered by then, or given up.
@@ -33,14 +35,33 @@ pub fn router(state: AppState) -> Router {
         .route("/agent/v1/images/{sha256}", get(image))
         .route("/agent/v1/manifests/{sha256}", get(manifest))
         .route("/agent/v1/pins/{sha256}", put(not_asked_for))
-        .route("/agent/v1/snapshots/{sha256}", put(not_asked_for))
+        .route("/agent/v1/snapshots/{sha256}", put(snapshot))
         .fallback(nothing_here)
+        .layer(from_fn_with_state(state.clone(), present_key))
         .layer(DefaultBodyLimit::disable())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             ANSWER,
         ))
         .with_state(state)
+}
+
+/// A certificate of a key that the node gave up opens nothing any more.
+async fn present_key(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    if !state.former.has(&peer.key) {
+        return next.run(request).await;
+    }
+    let problem = ProblemResponse::new(
+        StatusCode::FORBIDDEN,
+        "former-key",
+        "this node has taken another key since",
+    );
+    refuse(&state, &peer, problem).into_response()
 }
 
 type Answer<T> = Result<T, ProblemResponse>;
@@ -121,6 +142,24 @@ async fn manifest(
         .headers_mut()
         .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     Ok(response)
+}
+
+async fn snapshot(
+    State(state): State<AppState>,
+    Extension(peer): Extension<PeerNode>,
+    Path(sha256): Path<String>,
+    request: Request<Body>,
+) -> Answer<StatusCode> {
+    ingest::speaker(&state, &peer.id).await?;
+    let sha256 = digest(&sha256)?;
+    let new = snapshots::put(&state, &peer.id, sha256, request.into_body())
+        .await
+        .map_err(|problem| refuse(&state, &peer, problem))?;
+    Ok(if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    })
 }
 
 async fn not_asked_for(

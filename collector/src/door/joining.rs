@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation::wire::{EnrolmentRequest, RenewalRequest};
+use attestation::wire::{EnrolmentRequest, RenewalRequest, RotationRequest};
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -37,6 +37,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/join/v1/enrolment", post(enrol))
         .route("/join/v1/renewal", post(renew))
+        .route("/join/v1/rotation", post(rotate))
         .fallback(nothing_here)
         .layer(from_fn_with_state(
             Arc::new(Rates::new(&state)),
@@ -139,6 +140,19 @@ async fn renew(
         .await
         .map_err(|error| refuse(&state, error.into()))?;
     let answer = enrolment::renew(&state, request)
+        .await
+        .map_err(|problem| refuse(&state, problem))?;
+    Ok(Json(answer).into_response())
+}
+
+async fn rotate(
+    State(state): State<AppState>,
+    request: Request<Body>,
+) -> Result<Response, ProblemResponse> {
+    let (request, _) = read_json_within::<RotationRequest>(request, BODY, BODY)
+        .await
+        .map_err(|error| refuse(&state, error.into()))?;
+    let answer = enrolment::rotate(&state, request)
         .await
         .map_err(|problem| refuse(&state, problem))?;
     Ok(Json(answer).into_response())

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attestation::digest::Digest;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -52,6 +53,8 @@ pub struct Peer {
 pub struct PeerNode {
     /// The node id.
     pub id: Arc<str>,
+    /// SHA-256 of the SPKI of its certificate's key.
+    pub key: Digest,
 }
 
 /// An open door.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use attestation::digest::Digest;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -107,7 +108,10 @@ pub(super) fn node_of(certificate: &CertificateDer<'_>) -> Option<PeerNode> {
         .next()?
         .as_str()
         .ok()?;
-    Some(PeerNode { id: name.into() })
+    Some(PeerNode {
+        id: name.into(),
+        key: Digest::of(certificate.public_key().raw),
+    })
 }
 
 fn own_tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsError> {

@@ -16,11 +16,14 @@ use attestation::dsse::{Envelope, VerifiedStatement};
 use attestation::key::{NodeId, PublicKey};
 use attestation::statement::{Attestation, Difference};
 use attestation::time::Timestamp;
-use attestation::wire::{AttestationsAnswer, AttestationsRequest, ChallengeAnswer, MAX_STATEMENTS};
+use attestation::wire::{
+    AttestationsAnswer, AttestationsRequest, ChallengeAnswer, MAX_STATEMENTS, Request,
+};
 use http::StatusCode;
 use sqlx::Row;
 
 use crate::clock;
+use crate::enrolment::former_keys;
 use crate::fleet;
 use crate::images::LoadedImage;
 use crate::problem::ProblemResponse;
@@ -87,7 +90,7 @@ pub async fn challenge(state: &AppState, id: &str) -> Result<ChallengeAnswer, Pr
             .assignments
             .of(&node.group)
             .map(|current| current.payload),
-        requests: fleet::due(state, id).await,
+        requests: requests(state, id).await,
         expected: expected(node.sequence, node.previous),
     })
 }
@@ -119,7 +122,7 @@ pub async fn submit(
         .with_retry_after(exceeded.retry_after));
     }
     let work = Work::new(&node, received)?;
-    let (verified, refuse) = work.verify(state, request.statements, plain).await?;
+    let (verified, refuse) = work.verify(state, &node, request.statements, plain).await?;
     let wanted = verified
         .iter()
         .filter_map(|statement| statement.predicate().challenge.as_deref());
@@ -168,9 +171,16 @@ async fn answer(
         expires: issued.expires,
         interval: state.settings.interval,
         assignment: state.assignments.of(group).map(|current| current.payload),
-        requests: fleet::due(state, id).await,
+        requests: requests(state, id).await,
         refused: recorded.refused,
     })
+}
+
+/// What a node is asked for with this answer.
+async fn requests(state: &AppState, id: &str) -> Vec<Request> {
+    let mut requests = fleet::due(state, id).await;
+    requests.extend(state.snapshots.due(id, Instant::now()));
+    requests
 }
 
 fn issue(state: &AppState, id: &str) -> Result<Issued, ProblemResponse> {
@@ -212,24 +222,27 @@ impl Work {
     async fn verify(
         &self,
         state: &AppState,
+        row: &NodeRow,
         statements: Vec<Envelope>,
         size: usize,
     ) -> Result<(Verified, Option<Refuse>), ProblemResponse> {
-        let (node, key) = (self.node.clone(), self.key.clone());
-        let (verified, failed) = on_bench(state, size, move || {
-            let mut verified = Vec::with_capacity(statements.len());
-            for (index, envelope) in statements.into_iter().enumerate() {
-                match verify(&envelope, &node, &key) {
-                    Ok(statement) => verified.push(statement),
-                    Err(code) => return (verified, Some((index, code, envelope))),
-                }
+        let keys = vec![self.key.clone()];
+        let (mut verified, mut failed) = self.signed_by(state, keys, statements, size).await?;
+        if let Some((Code::Signature, rest)) = &mut failed {
+            // Signed before the node took another key, and sent only now.
+            let mut keys = former_keys(state, row).await?;
+            if !keys.is_empty() {
+                keys.push(self.key.clone());
+                let rest = std::mem::take(rest);
+                let (more, still) = self.signed_by(state, keys, rest, size).await?;
+                verified.extend(more);
+                failed = still;
             }
-            (verified, None)
-        })
-        .await?;
-        let Some((index, code, envelope)) = failed else {
+        }
+        let Some((code, mut rest)) = failed else {
             return Ok((verified, None));
         };
+        let (index, envelope) = (verified.len(), rest.remove(0));
         let code = if code == Code::AnotherNode && is_anothers(state, &envelope).await? {
             Code::Replay
         } else {
@@ -243,6 +256,32 @@ impl Work {
                 envelope,
             }),
         ))
+    }
+
+    /// Those that one of the keys has signed, up to the first that none has; with the reason, that one and what follows it.
+    async fn signed_by(
+        &self,
+        state: &AppState,
+        keys: Vec<PublicKey>,
+        statements: Vec<Envelope>,
+        size: usize,
+    ) -> Result<(Verified, Option<(Code, Vec<Envelope>)>), ProblemResponse> {
+        let node = self.node.clone();
+        on_bench(state, size, move || {
+            let mut verified = Vec::with_capacity(statements.len());
+            let mut rest = statements.into_iter();
+            while let Some(envelope) = rest.next() {
+                match verify(&envelope, &node, &keys) {
+                    Ok(statement) => verified.push(statement),
+                    Err(code) => {
+                        let rest = std::iter::once(envelope).chain(rest).collect();
+                        return (verified, Some((code, rest)));
+                    }
+                }
+            }
+            (verified, None)
+        })
+        .await
     }
 
     async fn prepare(
@@ -280,14 +319,13 @@ impl Work {
             let fresh = !another_log && taken.holds(said.challenge.as_deref());
             jobs.push((statement, differences, image, assignment, fresh));
         }
-        let (node, key, received) = (self.node.clone(), self.key.clone(), self.received);
+        let (node, received) = (self.node.clone(), self.received);
         let (keys, settings) = (Arc::clone(&state.keys), Arc::clone(&state.settings));
         let prepared = on_bench(state, size, move || {
             jobs.into_iter()
                 .map(|(statement, differences, image, assignment, fresh)| {
                     let bench = Bench {
                         node: &node,
-                        key: &key,
                         assignment: assignment.as_deref(),
                         keys: &keys,
                         origin: &settings.origin,

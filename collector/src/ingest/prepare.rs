@@ -48,8 +48,6 @@ pub struct Prepared {
 pub struct Bench<'a> {
     /// Whose statements.
     pub node: &'a NodeId,
-    /// The key that must have signed.
-    pub key: &'a PublicKey,
     /// The group's assignment.
     pub assignment: Option<&'a Current>,
     /// Signs the receipt.
@@ -64,7 +62,7 @@ pub struct Bench<'a> {
 pub fn verify(
     envelope: &Envelope,
     node: &NodeId,
-    key: &PublicKey,
+    keys: &[PublicKey],
 ) -> Result<VerifiedStatement<Attestation>, Code> {
     let header = envelope.peek_header().map_err(|_bad| Code::Malformed)?;
     let subject = header.subject.first().map(|subject| subject.name.as_str());
@@ -72,7 +70,7 @@ pub fn verify(
         return Err(Code::AnotherNode);
     }
     let statement = envelope
-        .verify::<Attestation>(std::slice::from_ref(key), 1)
+        .verify::<Attestation>(keys, 1)
         .map_err(|error| match error {
             attestation::dsse::VerifyError::Statement(_) => Code::Malformed,
             _ => Code::Signature,

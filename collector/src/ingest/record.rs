@@ -15,7 +15,7 @@ use serde_json::json;
 
 use self::again::{before, replay};
 pub use self::flood::flood;
-use self::kept::{keep_statement, touched};
+use self::kept::{keep_statement, snapshot, touched};
 use self::verdict::set_verdict;
 use super::refusal::{Code, Refusal, note};
 use super::sequence::{Place, expected, place};
@@ -25,6 +25,7 @@ use crate::keys::CollectorKeys;
 use crate::metrics::{Metrics, VerdictLabel};
 use crate::problem::ProblemResponse;
 use crate::settings::CollectorSettings;
+use crate::snapshots::Snapshots;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 use crate::violations::steps::{Facts, steps};
@@ -61,6 +62,7 @@ struct Office {
     metrics: Arc<Metrics>,
     keys: Arc<CollectorKeys>,
     listed: Listed,
+    snapshots: Snapshots,
     settings: Arc<CollectorSettings>,
 }
 
@@ -74,6 +76,7 @@ impl Office {
             metrics: Arc::clone(&state.metrics),
             keys: Arc::clone(&state.keys),
             listed: state.listed.clone(),
+            snapshots: state.snapshots.clone(),
             settings: Arc::clone(&state.settings),
         }
     }
@@ -234,6 +237,7 @@ async fn take(
     }
     keep_statement(tx, office, node, prepared, verdict, &kept, true).await?;
     touched(tx, node, prepared).await?;
+    snapshot(tx, office, node, prepared).await?;
     violations(tx, office, node, prepared, verdict, &reasons, jumped).await?;
     // History may tell of something graver, but heals nothing.
     let was = node

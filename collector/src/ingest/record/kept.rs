@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Office;
 use crate::ingest::Prepared;
 use crate::log::{self, Leaf};
+use crate::snapshots::{self, Named};
 use crate::store::nodes::to_sql;
 use crate::store::{NodeRow, StoreError, Writing};
 
@@ -82,4 +83,34 @@ pub(super) async fn touched(
             .await?;
     }
     Ok(())
+}
+
+/// The snapshot that a statement names, while it cannot list every difference.
+pub(super) async fn snapshot(
+    tx: &mut Writing,
+    office: &Office,
+    node: &NodeRow,
+    prepared: &Prepared,
+) -> Result<(), StoreError> {
+    let said = prepared.statement.predicate();
+    if said.differences_total.is_none() {
+        // Everything is listed again: what was named is not kept there any more.
+        office.snapshots.forget(&node.id);
+        return Ok(());
+    }
+    let (Some(named), Some(image), Some(tree)) = (
+        said.snapshot,
+        said.image,
+        prepared.statement.statement().tree(),
+    ) else {
+        return Ok(());
+    };
+    let named = Named {
+        sha256: named.sha256,
+        size: named.size,
+        sequence: said.sequence,
+        tree,
+        image,
+    };
+    snapshots::named(tx, &office.snapshots, &node.id, named, office.received).await
 }
