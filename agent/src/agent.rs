@@ -15,8 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::actor::Attribution;
 use crate::chain::Chain;
 use crate::clock;
+use crate::clone;
 use crate::config::AgentSettings;
 use crate::engine::{Engine, EngineParts, Facts};
+use crate::enroll::EnrolError;
 use crate::event::{AgentEvent, Observer};
 use crate::identity::{self, Held, IdentityError};
 use crate::image::{ImageStore, Publishers, StoreError};
@@ -40,6 +42,9 @@ pub enum RunError {
     /// It has no usable identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The disk is another machine's, and this one has not joined as a node of its own.
+    #[error("join as a node of its own")]
+    Anew(#[from] EnrolError),
     /// Another agent uses the state directory.
     #[error("{state}: another agent uses this state directory", state = state.display())]
     Locked {
@@ -100,6 +105,11 @@ async fn run_with(
     crate::sys::keep_little();
     identity::prepare(&settings.state)?;
     let lock = lock(&settings.state)?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        joined = Box::pin(clone::joined_anew(&settings)) => joined?,
+    }
     let started = move || start(settings, Observer::new(observer), reloads);
     let started = tokio::task::spawn_blocking(started)
         .await
@@ -127,8 +137,9 @@ fn start(
     reloads: Option<Reloads>,
 ) -> Result<Started, RunError> {
     let settings = &settings;
-    let held = identity::load(&settings.state)?;
-    let trust = trust(settings, &held)?;
+    let held = identity::load_on(&settings.state, settings.machine())?;
+    let ca = ca_of(settings, &held)?;
+    let trust = trust_by(&ca, &held.identity, &held.key);
     let Held { identity, key } = held;
     let collectors = if settings.collectors.is_empty() {
         identity.agents.clone()
@@ -140,7 +151,7 @@ fn start(
     }
     let transport = Transport::open(&settings.network, trust, &key)?;
     let spool = open_spool(settings, &identity)?;
-    let chain = Arc::new(Chain::new(spool, key));
+    let chain = Arc::new(Chain::new(spool, identity.node.clone(), key));
     let before = chain
         .newest()
         .map(|last| (last.predicate.issued, last.predicate.goodbye));
@@ -178,6 +189,7 @@ fn start(
     let uplink = Uplink::new(UplinkParts {
         publishers: Publishers::new(settings.publishers.clone(), identity.publishers.clone()),
         identity,
+        ca,
         collectors,
         transport,
         chain: Arc::clone(&chain),
@@ -215,24 +227,33 @@ fn start(
     })
 }
 
-/// Whom the node believes at both doors: as enrolment said, but for a CA that the configuration names.
-pub(crate) fn trust(settings: &AgentSettings, held: &Held) -> Result<Trust, RunError> {
-    let identity = &held.identity;
-    let ca = match &settings.ca {
-        None => identity.ca.clone(),
+/// The CA that the doors must show: as enrolment said, but for one that the configuration names.
+fn ca_of(settings: &AgentSettings, held: &Held) -> Result<String, RunError> {
+    match &settings.ca {
+        None => Ok(held.identity.ca.clone()),
         Some(path) => std::fs::read_to_string(path).map_err(|source| RunError::File {
             path: path.clone(),
             source,
-        })?,
-    };
-    Ok(Trust {
-        agents: Some(AgentsTrust {
-            ca: ca.clone(),
-            certificate: identity.certificate.clone(),
-            algorithm: held.key.algorithm(),
         }),
-        joining: Some(CaTrust::Pem(ca)),
-    })
+    }
+}
+
+/// Whom the node believes at both doors.
+pub(crate) fn trust(settings: &AgentSettings, held: &Held) -> Result<Trust, RunError> {
+    Ok(trust_by(&ca_of(settings, held)?, &held.identity, &held.key))
+}
+
+/// The same by a CA that is at hand.
+pub(crate) fn trust_by(ca: &str, identity: &identity::Identity, key: &PrivateKey) -> Trust {
+    Trust {
+        heard: identity.heard,
+        agents: Some(AgentsTrust {
+            ca: ca.to_owned(),
+            certificate: identity.certificate.clone(),
+            algorithm: key.algorithm(),
+        }),
+        joining: Some(CaTrust::Pem(ca.to_owned())),
+    }
 }
 
 /// The spool of this node and this collector. One of another chain is set aside: its statements are nobody's here.
@@ -327,7 +348,7 @@ async fn serve(started: Started, shutdown: impl Future<Output = ()>) -> Result<(
 }
 
 /// One agent for one state directory: two would sign one sequence twice.
-fn lock(state: &Path) -> Result<File, RunError> {
+pub(crate) fn lock(state: &Path) -> Result<File, RunError> {
     let path = state.join("lock");
     let failed = |source| RunError::File {
         path: path.clone(),

@@ -58,29 +58,41 @@ pub struct ChainState {
 #[derive(Debug)]
 pub struct Chain {
     inner: Mutex<Inner>,
-    key: PrivateKey,
     node: NodeId,
 }
 
 #[derive(Debug)]
 struct Inner {
     spool: Spool,
+    key: PrivateKey,
     /// The next statement says that the node found itself behind.
     rewound: bool,
+    /// And that something between it and the collector was lost, or refused.
+    gap: Option<Gap>,
 }
 
 impl Chain {
-    /// The chain that a spool holds.
-    pub fn new(spool: Spool, key: PrivateKey) -> Self {
-        let node = NodeId::of(&key.public());
+    /// The chain that a spool holds, and the key that signs what comes next.
+    pub fn new(spool: Spool, node: NodeId, key: PrivateKey) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 spool,
+                key,
                 rewound: false,
+                gap: None,
             }),
-            key,
             node,
         }
+    }
+
+    /// The key that signs.
+    pub fn key(&self) -> PrivateKey {
+        self.lock().key.clone()
+    }
+
+    /// Signs with another key from now on; what waits stays as it is.
+    pub fn set_key(&self, key: PrivateKey) {
+        self.lock().key = key;
     }
 
     /// Whose chain it is.
@@ -95,11 +107,10 @@ impl Chain {
         quiet: bool,
     ) -> Result<Signed, ChainError> {
         let mut inner = self.lock();
-        self.sign_locked(&mut inner, statement, quiet)
+        Self::sign_locked(&mut inner, statement, quiet)
     }
 
     fn sign_locked(
-        &self,
         inner: &mut Inner,
         mut statement: Statement<Attestation>,
         quiet: bool,
@@ -108,6 +119,13 @@ impl Chain {
         statement.predicate.sequence = position.sequence;
         statement.predicate.previous = position.previous;
         statement.predicate.rewound |= inner.rewound;
+        let gaps = &mut statement.predicate.coverage.gaps;
+        if let Some(gap) = &inner.gap
+            && gaps.len() < Attestation::MAX_LIST
+            && !gaps.contains(gap)
+        {
+            gaps.push(gap.clone());
+        }
         let payload = statement.to_payload();
         let bytes = payload.len();
         if bytes > STATEMENT_BYTES {
@@ -117,11 +135,12 @@ impl Chain {
         if !inner.spool.has_room(bytes / 3 * 4 + 1024) {
             return Err(SpoolError::Full.into());
         }
-        let envelope = Envelope::sign(payload, &self.key)?;
+        let envelope = Envelope::sign(payload, &inner.key)?;
         let appended = inner
             .spool
             .append(envelope.payload_digest(), quiet, envelope.to_json())?;
         inner.rewound = false;
+        inner.gap = None;
         Ok(Signed {
             sequence: position.sequence,
             bytes,
@@ -219,6 +238,9 @@ impl Chain {
         let to = to.unwrap_or_else(|| own_place(&inner.spool));
         let aside = inner.spool.reposition(to)?;
         inner.rewound |= rewound;
+        if gap.is_some() {
+            inner.gap = gap.cloned();
+        }
         let mut renumbered = std::collections::BTreeMap::new();
         let mut told = 0;
         for outgoing in aside.iter().skip(skip) {
@@ -235,7 +257,7 @@ impl Chain {
             {
                 predicate.coverage.gaps.push(gap.clone());
             }
-            let signed = self.sign_locked(&mut inner, statement, false)?;
+            let signed = Self::sign_locked(&mut inner, statement, false)?;
             renumbered.insert(outgoing.sequence, signed.sequence);
             told += 1;
         }

@@ -55,6 +55,9 @@ enum Command {
     /// Is this node ready: kernel, privileges, collector, clock, service; each with what to do about it.
     #[command(after_help = "Example: pristine-agent check --config /etc/pristine/agent.toml")]
     Check,
+    /// Take another key under the same id: the old one vouches for it.
+    #[command(after_help = "Example: pristine-agent rotate-key")]
+    RotateKey,
     /// State, verdict, coverage and cost of the running agent.
     #[command(after_help = "Example: pristine-agent status --format json")]
     Status,
@@ -107,6 +110,8 @@ pub enum Failure {
     Enrol(#[from] EnrolError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    RotateKey(#[from] pristine_agent::RotateKeyError),
     #[error(transparent)]
     Status(#[from] status::StatusError),
     #[error("read {path}", path = path.display())]
@@ -175,6 +180,7 @@ pub async fn perform(arguments: Arguments) -> Result<(), Failure> {
         Command::Check => Ok(()),
         Command::Run => run(settings, arguments.config.as_deref()).await,
         Command::Enroll(enroll) => self::enroll(settings, enroll, arguments.format).await,
+        Command::RotateKey => rotate_key(&settings, arguments.format).await,
         Command::Status => show_status(&settings, arguments.format).await,
     }
 }
@@ -270,6 +276,19 @@ async fn check(config: Option<&Path>, format: Format) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::NotReady)
+}
+
+async fn rotate_key(settings: &AgentSettings, format: Format) -> Result<(), Failure> {
+    let rotated = Box::pin(pristine_agent::rotate_key(settings)).await?;
+    let (node, from, to) = (&rotated.node, rotated.from, rotated.to);
+    match format {
+        Format::Text => println!("{node} signs with another key\nfrom {from}\nto   {to}"),
+        Format::Json => println!(
+            "{}",
+            serde_json::json!({"node": node, "from": from, "to": to})
+        ),
+    }
+    Ok(())
 }
 
 async fn show_status(settings: &AgentSettings, format: Format) -> Result<(), Failure> {

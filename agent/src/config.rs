@@ -56,6 +56,8 @@ pub struct AgentSettings {
     pub scan_threads: usize,
     /// How much of one processor, in percent, reading all content again may take.
     pub reread_cpu: f64,
+    /// What this machine is called by its firmware, instead of asking; no file sets it.
+    pub machine: Option<String>,
     /// SHA-256 of the configuration file, for the statement, where there is one.
     pub config_sha256: Option<Digest>,
     /// Where the network's words are parsed: the daemon has a process for that.
@@ -91,9 +93,15 @@ impl AgentSettings {
             memory_limit: None,
             scan_threads: 0,
             reread_cpu: 1.0,
+            machine: None,
             config_sha256: None,
             network: Network::InProcess,
         }
+    }
+
+    /// The machine that this is, where it says which.
+    pub fn machine(&self) -> Option<String> {
+        self.machine.clone().or_else(crate::identity::machine)
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use attestation::dsse::Envelope;
 use attestation::join_token::JoinToken;
-use attestation::key::{KeyError, NodeId, PrivateKey};
+use attestation::key::{KeyError, NodeId};
 use attestation::statement::{Enrolment, Statement};
 use attestation::wire::{EnrolmentAnswer, EnrolmentPending, EnrolmentRequest, Problem, TokenPair};
 
+use crate::certificate;
 use crate::identity::{self, Identity, IdentityError};
 use crate::tls::{CaTrust, TlsError};
 use crate::transport::{Joining, Network, Transport, TransportError, Trust};
@@ -121,9 +122,20 @@ pub async fn enroll(options: EnrolOptions) -> Result<Enrolled, EnrolError> {
 
 /// The same, with the network's words parsed where they should be.
 pub async fn enroll_over(options: EnrolOptions, network: &Network) -> Result<Enrolled, EnrolError> {
-    identity::prepare(&options.state)?;
     let machine = identity::machine();
-    if let Err(error @ IdentityError::OtherMachine { .. }) = identity::load(&options.state) {
+    enroll_on(options, network, machine).await
+}
+
+/// The same on a machine that is named.
+pub(crate) async fn enroll_on(
+    options: EnrolOptions,
+    network: &Network,
+    machine: Option<String>,
+) -> Result<Enrolled, EnrolError> {
+    identity::prepare(&options.state)?;
+    if let Err(error @ IdentityError::OtherMachine { .. }) =
+        identity::load_on(&options.state, machine.clone())
+    {
         tracing::warn!(%error, "joining as a new node");
     }
     let key = identity::key(&options.state)?;
@@ -131,7 +143,7 @@ pub async fn enroll_over(options: EnrolOptions, network: &Network) -> Result<Enr
     let name = options.name.clone().unwrap_or_else(host_name);
     let enrolment = Enrolment {
         name: name.clone(),
-        csr: certificate_request(&key, &own)?,
+        csr: certificate::request(&key, &own).map_err(EnrolError::Request)?,
         machine: machine.clone(),
         replaces: options.replaces.clone(),
     };
@@ -149,6 +161,7 @@ pub async fn enroll_over(options: EnrolOptions, network: &Network) -> Result<Enr
         token,
     };
     let trust = Trust {
+        heard: None,
         agents: None,
         joining: Some(trust),
     };
@@ -255,26 +268,6 @@ fn refusal(problem: Problem, name: &str, token: Option<&TokenPair>) -> EnrolErro
     }
 }
 
-/// A PKCS#10 request for the node's key: it proves that the key is held.
-fn certificate_request(key: &PrivateKey, node: &NodeId) -> Result<String, EnrolError> {
-    let der = rustls_pki_types::PrivatePkcs8KeyDer::from(key.pkcs8_der());
-    let algorithm = match key.algorithm() {
-        attestation::key::Algorithm::Ed25519 => &rcgen::PKCS_ED25519,
-        attestation::key::Algorithm::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-    };
-    let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, algorithm)
-        .map_err(EnrolError::Request)?;
-    let mut parameters = rcgen::CertificateParams::default();
-    parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, node.as_str());
-    parameters
-        .serialize_request(&pair)
-        .and_then(|request| request.pem())
-        .map_err(EnrolError::Request)
-}
-
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
@@ -290,23 +283,6 @@ fn host_name() -> String {
 )]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_certificate_request_is_for_the_nodes_key() {
-        for algorithm in [
-            attestation::key::Algorithm::Ed25519,
-            attestation::key::Algorithm::P256,
-        ] {
-            let key = PrivateKey::generate(algorithm).unwrap();
-            let pem = certificate_request(&key, &NodeId::of(&key.public())).unwrap();
-            let request = rcgen::CertificateSigningRequestParams::from_pem(&pem).unwrap();
-            use rcgen::PublicKeyData as _;
-            assert_eq!(
-                request.public_key.subject_public_key_info(),
-                key.public().spki_der()
-            );
-        }
-    }
 
     #[test]
     fn refusals_say_what_to_do() {

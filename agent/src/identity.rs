@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use attestation::digest::Digest;
+use attestation::dsse::Envelope;
 use attestation::key::{Algorithm, KeyError, NodeId, PrivateKey};
 use attestation::time::Timestamp;
 use attestation::wire::{CollectorKeys, EnrolmentAnswer, PublisherKeys};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 
 const KEY_FILE: &str = "node.key";
+const NEXT_KEY_FILE: &str = "node.key.next";
 const IDENTITY_FILE: &str = "identity.json";
 
 /// Everything that enrolment gave the node.
@@ -43,6 +46,45 @@ pub struct Identity {
     /// The machine that enrolled, where it says which it is.
     #[serde(default)]
     pub machine: Option<String>,
+    /// SHA-256 of the SPKI of the key in use; absent while it is the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
+    /// The key that is about to be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextKey>,
+    /// The newest rotations, oldest first: a collector that was restored is shown them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<Envelope>,
+    /// The newest time in a receipt, kept once an hour: no certificate that was over then is believed, whatever the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Timestamp>,
+}
+
+/// A key that the collector has taken, and its certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NextKey {
+    /// SHA-256 of its SPKI.
+    pub key: Digest,
+    /// Client certificate, PEM.
+    pub certificate: String,
+}
+
+impl Identity {
+    /// Whether a key is the one in use.
+    fn is_of(&self, key: &PrivateKey) -> bool {
+        match &self.key {
+            None => NodeId::of(&key.public()) == self.node,
+            Some(digest) => key.public().spki_digest() == *digest,
+        }
+    }
+
+    /// The next key is the one in use from now on.
+    pub fn take_next(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.key = Some(next.key);
+            self.certificate = next.certificate;
+        }
+    }
 }
 
 /// An identity and the key that speaks for it.
@@ -120,6 +162,8 @@ pub enum IdentityError {
         now: String,
         /// The one that enrolled.
         then: String,
+        /// What it was, to enrol anew at the same collector.
+        before: Box<Identity>,
     },
 }
 
@@ -133,33 +177,51 @@ pub fn prepare(state: &Path) -> Result<(), IdentityError> {
 
 /// The identity of a node that has joined; an identity of another machine is set aside.
 pub fn load(state: &Path) -> Result<Held, IdentityError> {
-    let found = look(state);
+    load_on(state, machine())
+}
+
+/// The same on a machine that is named.
+pub fn load_on(state: &Path, machine: Option<String>) -> Result<Held, IdentityError> {
+    let found = look_on(state, machine);
     if let Err(IdentityError::OtherMachine { .. }) = &found {
         set_aside(state, crate::clock::now())?;
     }
     found
 }
 
-/// The same, and nothing is changed.
+/// The same as [`load`], and nothing is changed.
 pub fn look(state: &Path) -> Result<Held, IdentityError> {
+    look_on(state, machine())
+}
+
+fn look_on(state: &Path, machine: Option<String>) -> Result<Held, IdentityError> {
     let not_enrolled = || IdentityError::NotEnrolled {
         state: state.to_owned(),
     };
-    let identity = read_identity(state)?.ok_or_else(not_enrolled)?;
-    let key = read_key(state)?.ok_or_else(not_enrolled)?;
-    if NodeId::of(&key.public()) != identity.node {
+    let mut identity = read_identity(state)?.ok_or_else(not_enrolled)?;
+    let key = read_key(state, KEY_FILE)?.ok_or_else(not_enrolled)?;
+    let digest = key.public().spki_digest();
+    if identity
+        .next
+        .as_ref()
+        .is_some_and(|next| next.key == digest)
+    {
+        identity.take_next();
+    }
+    if !identity.is_of(&key) {
         return Err(IdentityError::Mismatch {
             state: state.to_owned(),
             node: identity.node,
         });
     }
-    if let (Some(then), Some(now)) = (identity.machine.clone(), machine())
+    if let (Some(then), Some(now)) = (identity.machine.clone(), machine)
         && then != now
     {
         return Err(IdentityError::OtherMachine {
             state: state.to_owned(),
             now,
             then,
+            before: Box::new(identity),
         });
     }
     Ok(Held { identity, key })
@@ -167,10 +229,32 @@ pub fn look(state: &Path) -> Result<Held, IdentityError> {
 
 /// The node's key, made and synced if there is none: before anybody is asked, so that asking again is the same question.
 pub fn key(state: &Path) -> Result<PrivateKey, IdentityError> {
-    if let Some(key) = read_key(state)? {
+    made_once(state, KEY_FILE)
+}
+
+/// The key that the node is to take, made and synced if there is none.
+pub fn make_next_key(state: &Path) -> Result<PrivateKey, IdentityError> {
+    made_once(state, NEXT_KEY_FILE)
+}
+
+/// The key that the node is to take, where somebody wants it to.
+pub fn next_key(state: &Path) -> Result<Option<PrivateKey>, IdentityError> {
+    read_key(state, NEXT_KEY_FILE)
+}
+
+/// The next key takes the place of the one in use, which is gone.
+pub fn use_next_key(state: &Path) -> Result<(), IdentityError> {
+    let path = state.join(NEXT_KEY_FILE);
+    std::fs::rename(&path, state.join(KEY_FILE))
+        .and_then(|()| durable::sync_directory(state))
+        .map_err(|source| IdentityError::File { path, source })
+}
+
+fn made_once(state: &Path, name: &str) -> Result<PrivateKey, IdentityError> {
+    if let Some(key) = read_key(state, name)? {
         return Ok(key);
     }
-    let path = state.join(KEY_FILE);
+    let path = state.join(name);
     let failed = |source| IdentityError::Key {
         path: path.clone(),
         source,
@@ -203,6 +287,10 @@ pub fn keep(
         keys: answer.keys,
         interval: answer.interval,
         machine,
+        key: None,
+        next: None,
+        rotations: Vec::new(),
+        heard: None,
     };
     write_identity(state, &identity)?;
     Ok(identity)
@@ -239,7 +327,13 @@ pub fn set_aside(state: &Path, now: Timestamp) -> Result<(), IdentityError> {
     };
     let aside = state.join(format!("aside-{}", now.as_micros()));
     durable::private_directory(&aside).map_err(failed)?;
-    for name in [IDENTITY_FILE, KEY_FILE, "spool", "assignment.json"] {
+    for name in [
+        IDENTITY_FILE,
+        KEY_FILE,
+        NEXT_KEY_FILE,
+        "spool",
+        "assignment.json",
+    ] {
         match std::fs::rename(state.join(name), aside.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -261,8 +355,8 @@ pub fn machine() -> Option<String> {
     (!placeholder && uuid.len() <= 64).then_some(uuid)
 }
 
-fn read_key(state: &Path) -> Result<Option<PrivateKey>, IdentityError> {
-    let path = state.join(KEY_FILE);
+fn read_key(state: &Path, name: &str) -> Result<Option<PrivateKey>, IdentityError> {
+    let path = state.join(name);
     let failed = |source| IdentityError::File {
         path: path.clone(),
         source,

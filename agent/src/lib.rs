@@ -6,9 +6,11 @@
 
 pub mod actor;
 mod agent;
+mod certificate;
 pub mod chain;
 pub mod check;
 pub mod clock;
+mod clone;
 pub mod config;
 mod durable;
 pub mod engine;
@@ -17,14 +19,18 @@ pub mod event;
 pub mod identity;
 pub mod image;
 pub mod index;
+mod joining;
 pub mod journal;
 pub mod limits;
 pub mod link;
 pub mod monitor;
 pub mod privileges;
 pub mod reload;
+mod renewal;
+pub mod rotation;
 pub mod scan;
 pub mod service;
+mod snapshot;
 pub mod spool;
 pub mod statement;
 pub mod status;
@@ -44,6 +50,7 @@ pub use self::config::{AgentConfig, AgentSettings, ConfigError, Publisher};
 pub use self::durable::wipe;
 pub use self::enroll::{Door, EnrolError, EnrolOptions, Enrolled, enroll, enroll_over};
 pub use self::event::AgentEvent;
+pub use self::rotation::{RotateKeyError, Rotated, rotate_key};
 pub use self::transport::Network;
 pub use self::upkeep::Reloads;
 

@@ -1,8 +1,11 @@
 //! Who the agent believes at the other end, and how it shows who it is itself.
 
+mod dated;
+
 use std::sync::Arc;
 
 use attestation::digest::Digest;
+use attestation::time::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -12,6 +15,8 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use self::dated::Dated;
 
 /// Why no TLS configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,26 +47,25 @@ pub enum CaTrust {
     Pem(String),
 }
 
-/// For the joining door: no client certificate.
-pub fn joining(trust: &CaTrust) -> Result<ClientConfig, TlsError> {
-    let builder = versions()?;
-    Ok(match trust {
-        CaTrust::Digest(digest) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(NamedCa::new(*digest)))
-            .with_no_client_auth(),
-        CaTrust::Pem(pem) => builder
-            .with_root_certificates(roots(pem)?)
-            .with_no_client_auth(),
-    })
+/// For the joining door: no client certificate. `heard` is the newest time in a receipt (see [`dated`]).
+pub fn joining(trust: &CaTrust, heard: Option<Timestamp>) -> Result<ClientConfig, TlsError> {
+    let inner: Arc<dyn ServerCertVerifier> = match trust {
+        CaTrust::Digest(digest) => Arc::new(NamedCa::new(*digest)),
+        CaTrust::Pem(pem) => pinned(pem)?,
+    };
+    Ok(versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Dated::new(inner, heard)))
+        .with_no_client_auth())
 }
 
 /// For the agents' door: the CA is pinned, the node shows its certificate. TLS 1.3 only: what its client signs can be
-/// told from everything else that the node's key signs.
+/// told from everything else that the node's key signs. `heard` is the newest time in a receipt.
 pub fn agents(
     ca: &str,
     certificate: &str,
     key: Arc<dyn SigningKey>,
+    heard: Option<Timestamp>,
 ) -> Result<ClientConfig, TlsError> {
     let chain = certificates(certificate).map_err(TlsError::Certificate)?;
     let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
@@ -69,7 +73,8 @@ pub fn agents(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Versions)?;
     Ok(builder
-        .with_root_certificates(roots(ca)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Dated::new(pinned(ca)?, heard)))
         .with_client_cert_resolver(Arc::new(resolver)))
 }
 
@@ -114,6 +119,13 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         return Err("there is no certificate in it".to_owned());
     }
     Ok(chain)
+}
+
+/// Believes what the CA in a PEM text has signed.
+fn pinned(pem: &str) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider())
+        .build()
+        .map_err(|error| TlsError::Ca(error.to_string()))
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, TlsError> {

@@ -16,6 +16,7 @@ mod reports;
 mod rolling;
 mod rounds;
 mod settings;
+mod snapshot;
 mod sweep;
 mod tell;
 mod touched;
@@ -78,7 +79,7 @@ pub struct Facts {
 pub struct EngineParts {
     /// The attested root.
     pub root: PathBuf,
-    /// The state directory.
+    /// The state directory, for the index and for snapshots.
     pub state: PathBuf,
     /// Threads of a scan; 0: as many as there are processors.
     pub threads: usize,
@@ -144,6 +145,8 @@ pub struct Engine {
     foreign: Vec<ForeignMount>,
     /// The statement that lists the differences, with image and version of them.
     told: Option<(Told, Digest, u64)>,
+    /// What was last written of the whole view.
+    snapshot: Option<snapshot::Made>,
     /// From when on no statement could be signed.
     unsigned_since: Option<Timestamp>,
     /// The first statement after a start that nobody said goodbye before tells the gap; the next one closes it.
@@ -195,6 +198,7 @@ impl Engine {
             mounters: BTreeMap::new(),
             foreign: Vec::new(),
             told: None,
+            snapshot: None,
             unsigned_since: None,
             restart_gap: false,
             told_nothing: true,

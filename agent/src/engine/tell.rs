@@ -53,6 +53,7 @@ impl Engine {
         let (mut composed, listed) = self.report(now, goodbye);
         let unlisted = composed.unlisted;
         let sessions = self.sessions(&mut composed);
+        self.name_snapshot(&mut composed);
         match self.parts.chain.sign(composed.statement, quiet) {
             Ok(signed) => {
                 self.parts.attribution.clear(&sessions);

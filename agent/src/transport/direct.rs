@@ -53,12 +53,12 @@ impl Clients {
     fn new(trust: &Trust, signs: Arc<dyn Signs>) -> Result<Self, TlsError> {
         let agents = trust.agents.as_ref().map(|agents| {
             let key = Arc::new(HandshakeKey::new(agents.algorithm, signs));
-            tls::agents(&agents.ca, &agents.certificate, key).and_then(tls::client)
+            tls::agents(&agents.ca, &agents.certificate, key, trust.heard).and_then(tls::client)
         });
         let joining = trust
             .joining
             .as_ref()
-            .map(|joining| tls::joining(joining).and_then(tls::client));
+            .map(|joining| tls::joining(joining, trust.heard).and_then(tls::client));
         Ok(Self {
             agents: agents.transpose()?,
             joining: joining.transpose()?,
@@ -237,12 +237,53 @@ pub fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// Why there is no answer: whether it is the certificate, which can be mended, or anything else.
+fn unanswered(error: reqwest::Error) -> TransportError {
+    let reason = shortened(&journal::chain(&error));
+    if refuses_certificate(&error) {
+        TransportError::Certificate { reason }
+    } else {
+        TransportError::NoAnswer { reason }
+    }
+}
+
+/// Whether the other side ended the handshake because of the client's certificate.
+fn refuses_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // An I/O error holds the error of TLS, and does not name it as its source.
+        let held = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .map(|held| held as &(dyn std::error::Error + 'static));
+        let told = [Some(error), held].into_iter().flatten().any(|error| {
+            matches!(
+                error.downcast_ref::<rustls::Error>(),
+                Some(rustls::Error::AlertReceived(
+                    Alert::CertificateExpired
+                        | Alert::CertificateRevoked
+                        | Alert::CertificateUnknown
+                        | Alert::BadCertificate
+                        | Alert::UnsupportedCertificate
+                        | Alert::UnknownCA
+                        | Alert::AccessDenied
+                ))
+            )
+        });
+        if told {
+            return true;
+        }
+        cause = held.or_else(|| error.source());
+    }
+    false
+}
+
 async fn whole(
     request: reqwest::RequestBuilder,
     wanted: Wanted,
 ) -> Result<(u16, Vec<u8>), TransportError> {
-    let failed = |error: reqwest::Error| no_answer(&journal::chain(&error));
-    let mut response = request.send().await.map_err(failed)?;
+    let mut response = request.send().await.map_err(unanswered)?;
     let status = response.status().as_u16();
     let limit = match (status, wanted) {
         (200..=299, Wanted::Envelope) => ENVELOPE_BYTES,
@@ -251,7 +292,7 @@ async fn whole(
     };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
         if body.len().saturating_add(chunk.len()) > most {
             return Err(TransportError::TooLong { limit });
         }

@@ -8,6 +8,7 @@ mod members;
 mod reader;
 
 use attestation::statement::ManifestRef;
+use attestation::time::Timestamp;
 use attestation::wire::Problem;
 
 pub use self::reader::{Malformed, Reader, Writer};
@@ -95,6 +96,9 @@ impl ToChild {
         match self {
             Self::Trust(trust) => {
                 to.u8(1);
+                to.option(trust.heard.as_ref(), |to, heard| {
+                    to.u64(u64::from_le_bytes(heard.as_micros().to_le_bytes()));
+                });
                 to.option(trust.agents.as_ref(), |to, agents| {
                     to.text(&agents.ca);
                     to.text(&agents.certificate);
@@ -144,6 +148,10 @@ impl ToChild {
         let mut from = Reader::new(bytes);
         let message = match from.u8()? {
             1 => {
+                let heard = from.option(|from| {
+                    let micros = i64::from_le_bytes(from.u64()?.to_le_bytes());
+                    Ok(Timestamp::from_micros(micros))
+                })?;
                 let agents = from.option(|from| {
                     Ok(AgentsTrust {
                         ca: from.text()?,
@@ -156,7 +164,11 @@ impl ToChild {
                     1 => from.text().map(CaTrust::Pem),
                     _ => Err(Malformed("trust")),
                 })?;
-                Self::Trust(Box::new(Trust { agents, joining }))
+                Self::Trust(Box::new(Trust {
+                    heard,
+                    agents,
+                    joining,
+                }))
             }
             2 => Self::Ask {
                 id: from.u32()?,
@@ -309,6 +321,10 @@ fn put_error(to: &mut Writer, error: &TransportError) {
             to.u8(5);
             members::put_problem(to, problem);
         }
+        TransportError::Certificate { reason } => {
+            to.u8(6);
+            to.text(reason);
+        }
     }
 }
 
@@ -328,6 +344,9 @@ fn error(from: &mut Reader<'_>) -> Result<TransportError, Malformed> {
             let problem: Problem = members::problem(from)?;
             TransportError::Refused(Box::new(problem))
         }
+        6 => TransportError::Certificate {
+            reason: from.short_text()?,
+        },
         _ => return Err(Malformed("error")),
     })
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use attestation::dsse::Envelope;
 use attestation::key::{Algorithm, PrivateKey};
 use attestation::statement::ManifestRef;
+use attestation::time::Timestamp;
 use attestation::wire::{
     AttestationsAnswer, ChallengeAnswer, EnrolmentAnswer, EnrolmentPending, Problem, RenewalAnswer,
 };
@@ -45,6 +46,8 @@ pub enum Door {
 /// Whom the agent believes at each door, and what it shows there. The key itself is not part of it.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
+    /// The newest time in a receipt: no door's certificate that was over then is believed, whatever the clock.
+    pub heard: Option<Timestamp>,
     /// The agents' door, once the node has joined.
     pub agents: Option<AgentsTrust>,
     /// The joining door.
@@ -142,6 +145,12 @@ pub enum TransportError {
         /// What the network said.
         reason: String,
     },
+    /// The collector does not take this node's certificate: it is over, or not one of its own.
+    #[error("the collector does not take this node's certificate: {reason}")]
+    Certificate {
+        /// What the network said.
+        reason: String,
+    },
     /// The process that speaks with the network ended, or said what it must not say.
     #[error("the network process {reason}")]
     Child {
@@ -177,7 +186,10 @@ pub enum TransportError {
 impl TransportError {
     /// Whether nobody was there to answer: another door, or later, may do.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::NoAnswer { .. } | Self::Child { .. })
+        matches!(
+            self,
+            Self::NoAnswer { .. } | Self::Certificate { .. } | Self::Child { .. }
+        )
     }
 }
 
@@ -276,7 +288,7 @@ impl Transport {
         }
     }
 
-    /// `POST /join/v1/renewal`.
+    /// `POST /join/v1/renewal`, and `/join/v1/rotation`, which is answered in the same way.
     pub async fn renewal(
         &self,
         url: String,

@@ -6,6 +6,7 @@ use attestation::digest::Digest;
 use attestation::dsse::Envelope;
 use attestation::key::PublicKey;
 use attestation::statement::Receipt;
+use attestation::time::Timestamp;
 use attestation::wire::{AttestationsAnswer, Expected, Problem};
 
 use crate::chain::Standing;
@@ -103,7 +104,11 @@ pub(super) fn by_refused(
         "internal" | "budget" | "flood" | "busy" | "unavailable" | "store" => None,
         "sequence" => {
             let expected = position(expected?);
-            Some(by_standing(standing(expected), expected, jump_announced))
+            match standing(expected) {
+                // It was said, and is not taken: the same again at once would go on for ever.
+                Standing::Unknown if jump_announced => None,
+                standing => Some(by_standing(standing, expected, jump_announced)),
+            }
         }
         _ => Some(refused(expected)),
     }
@@ -143,19 +148,22 @@ pub(super) struct ReceiptRules<'a> {
     pub(super) log: &'a str,
 }
 
-/// The sequence after the last statement that has its receipt, if any has. Receipts come in the order of the request.
+/// The sequence after the last statement that has its receipt, if any has, and the newest time in them. Receipts come in
+/// the order of the request.
 pub(super) fn receipted(
     rules: &ReceiptRules<'_>,
     batch: &[Outgoing],
     answer: &AttestationsAnswer,
-) -> Result<Option<u64>, ReceiptError> {
+) -> Result<Option<(u64, Timestamp)>, ReceiptError> {
     if answer.receipts.len() > batch.len() {
         return Err(ReceiptError::Count(answer.receipts.len(), batch.len()));
     }
     let mut after = None;
+    let mut newest = Timestamp::from_micros(i64::MIN);
     for (outgoing, receipt) in batch.iter().zip(&answer.receipts) {
-        check_receipt(rules, outgoing.sequence, outgoing.payload, receipt)?;
-        after = Some(outgoing.sequence + 1);
+        let received = check_receipt(rules, outgoing.sequence, outgoing.payload, receipt)?;
+        newest = newest.max(received);
+        after = Some((outgoing.sequence + 1, newest));
     }
     Ok(after)
 }
@@ -165,7 +173,7 @@ fn check_receipt(
     sequence: u64,
     payload: Digest,
     receipt: &Envelope,
-) -> Result<(), ReceiptError> {
+) -> Result<Timestamp, ReceiptError> {
     let verified = receipt
         .verify::<Receipt>(std::slice::from_ref(rules.key), 1)
         .map_err(|source| ReceiptError::Signature(sequence, source))?;
@@ -175,7 +183,7 @@ fn check_receipt(
         && statement.predicate.sequence == sequence
         && statement.predicate.log == rules.log;
     if right {
-        Ok(())
+        Ok(statement.predicate.received)
     } else {
         Err(ReceiptError::Other(sequence))
     }
@@ -216,7 +224,6 @@ impl Backoff {
 mod tests {
     use attestation::key::{Algorithm, NodeId, PrivateKey};
     use attestation::statement::Statement;
-    use attestation::time::Timestamp;
 
     use super::*;
 
@@ -355,15 +362,13 @@ mod tests {
         };
         let batch = [outgoing(4), outgoing(5)];
         let good = answer(vec![receipt(4, "log", &key), receipt(5, "log", &key)]);
-        assert_eq!(receipted(&rules, &batch, &good).unwrap(), Some(6));
-        assert_eq!(
-            receipted(&rules, &batch, &answer(vec![receipt(4, "log", &key)])).unwrap(),
-            Some(5)
-        );
-        assert_eq!(
-            receipted(&rules, &batch, &answer(Vec::new())).unwrap(),
-            None
-        );
+        let after = |answer: &AttestationsAnswer| {
+            let receipted = receipted(&rules, &batch, answer).unwrap();
+            receipted.map(|(after, _)| after)
+        };
+        assert_eq!(after(&good), Some(6));
+        assert_eq!(after(&answer(vec![receipt(4, "log", &key)])), Some(5));
+        assert_eq!(after(&answer(Vec::new())), None);
         let other = PrivateKey::generate(Algorithm::Ed25519).unwrap();
         for bad in [
             receipt(4, "log", &other),

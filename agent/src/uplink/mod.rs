@@ -3,9 +3,11 @@
 //! After a start and after every failure the collector is heard first: where it stands in the chain decides what is
 //! sent, so that two statements with one sequence never leave this machine.
 
+mod credentials;
 mod decide;
 mod references;
 mod steps;
+mod uploads;
 mod weather;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use attestation::digest::Digest;
 use attestation::wire::{AttestationsAnswer, MAX_STATEMENTS, Problem, Request, RequestKind};
 use ring::rand::SystemRandom;
 
+use self::credentials::CollectorClock;
 use self::decide::{Backoff, ReceiptRules, by_refused, by_standing, position, receipted};
 use self::references::References;
 use crate::chain::{Chain, ChainError};
@@ -24,6 +27,7 @@ use crate::identity::Identity;
 use crate::image::{ImageStore, Publishers};
 use crate::link::Link;
 use crate::reload::UplinkSettings;
+use crate::renewal::RenewalPlan;
 use crate::spool::Outgoing;
 use crate::status::Board;
 use crate::transport::{Transport, TransportError};
@@ -32,8 +36,8 @@ use crate::transport::{Transport, TransportError};
 const BATCH_BYTES: usize = 4 * 1024 * 1024 - 4096;
 /// Challenges kept in hand: the one for the next statement, and a spare for the one after.
 const SPARE: usize = 2;
-/// Without a reason to speak the collector is asked for challenges this often, before the old ones end.
-const RENEW: Duration = Duration::from_secs(60);
+/// Without a reason to speak there is a look this often at what grows old: challenges, the certificate, the key.
+const LOOK_ABOUT: Duration = Duration::from_secs(5);
 /// A node that the collector does not know is not made known by asking.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(60);
 /// A node that is not fresh tries to be so once in a while, whatever the collector answers.
@@ -43,6 +47,8 @@ const REFRESH: Duration = Duration::from_secs(5);
 pub struct UplinkParts {
     /// Who speaks.
     pub identity: Identity,
+    /// The CA that the agents' doors must show, PEM: of the configuration, else the identity's.
+    pub ca: String,
     /// The agents' doors, tried in turn.
     pub collectors: Vec<String>,
     /// The way to the network.
@@ -92,6 +98,14 @@ pub struct Uplink {
     /// Statements in the next request: fewer after one was refused as a whole, until one is through.
     statements: usize,
     refreshed: Option<Instant>,
+    clock: CollectorClock,
+    renewal: RenewalPlan,
+    /// When a wish for another key was last looked for.
+    looked: Option<Instant>,
+    /// The snapshot that the collector asks for.
+    snapshot_wanted: Option<Digest>,
+    /// When the collector was last shown earlier rotations.
+    shown: Option<Instant>,
     random: SystemRandom,
 }
 
@@ -99,6 +113,7 @@ impl Uplink {
     /// An uplink that has not spoken yet.
     pub fn new(parts: UplinkParts) -> Self {
         let references = References::new(&parts);
+        let renewal = RenewalPlan::new(&parts.identity.certificate);
         Self {
             parts,
             references,
@@ -109,6 +124,11 @@ impl Uplink {
             jump_announced: false,
             statements: MAX_STATEMENTS,
             refreshed: None,
+            clock: CollectorClock::default(),
+            renewal,
+            looked: None,
+            snapshot_wanted: None,
+            shown: None,
             random: SystemRandom::new(),
         }
     }
@@ -132,6 +152,7 @@ impl Uplink {
         if let Some(settings) = self.parts.link.take_uplink_settings() {
             self.reload(settings);
         }
+        Box::pin(self.keep_credentials()).await;
         if !self.heard {
             self.ask_challenge().await?;
             self.heard = true;
@@ -147,6 +168,10 @@ impl Uplink {
             self.send(batch).await?;
             return Ok(true);
         }
+        if let Some(sha256) = self.snapshot_wanted.take() {
+            self.upload_snapshot(sha256).await?;
+            return Ok(true);
+        }
         if self.parts.link.challenges(Instant::now()) < SPARE && !self.parts.link.is_stopping() {
             self.ask_challenge().await?;
             return Ok(true);
@@ -157,7 +182,7 @@ impl Uplink {
     /// Nothing to do: until a statement is signed, or the challenges in hand grow old.
     async fn rest(&self) {
         // Either way there is a look at what is to be done.
-        drop(tokio::time::timeout(RENEW, self.parts.link.uplink.notified()).await);
+        drop(tokio::time::timeout(LOOK_ABOUT, self.parts.link.uplink.notified()).await);
     }
 
     fn base(&self) -> String {
@@ -190,6 +215,7 @@ impl Uplink {
             Err(TransportError::Refused(problem)) => return Err(self.refused_whole(problem, 0)?),
             answer => answer?,
         };
+        self.clock.told(answer.expires, clock::now());
         if !self.heard {
             // A collector that was started anew knows none of those in hand.
             self.parts.link.forget_challenges();
@@ -219,8 +245,11 @@ impl Uplink {
             node: self.parts.identity.node.as_str(),
             log: &self.parts.identity.log,
         };
-        let after = receipted(&rules, &batch, &read)?;
-        if let Some(after) = after {
+        self.clock.told(read.expires, clock::now());
+        let receipted = receipted(&rules, &batch, &read)?;
+        let after = receipted.map(|(after, _)| after);
+        if let Some((after, received)) = receipted {
+            self.heard_at(received);
             self.parts.chain.receipted_before(after);
             self.jump_announced = false;
             self.statements = MAX_STATEMENTS;
@@ -233,6 +262,9 @@ impl Uplink {
         if let Some(refused) = &read.refused {
             tracing::warn!(code = %refused.code, index = refused.index, "the collector did not take a statement");
             let chain = Arc::clone(&self.parts.chain);
+            if refused.code == "signature" && Box::pin(self.show_rotations()).await {
+                return Ok(());
+            }
             let step = by_refused(
                 &refused.code,
                 refused.expected.as_ref(),
@@ -299,6 +331,7 @@ impl Uplink {
         self.references.heard(&self.parts, assignment);
         for request in requests {
             match request.kind {
+                RequestKind::Snapshot => self.snapshot_wanted = request.sha256,
                 RequestKind::Rescan => self.parts.link.order(|orders| orders.rescan = true),
                 kind => tracing::info!(
                     ?kind,

@@ -5,6 +5,7 @@ use ring::rand::SecureRandom as _;
 use super::{ExchangeError, UNKNOWN_WAIT, Uplink};
 use crate::event::AgentEvent;
 use crate::journal;
+use crate::transport::TransportError;
 
 impl Uplink {
     pub(super) fn reached(&mut self) {
@@ -40,13 +41,18 @@ impl Uplink {
         let doors = self.parts.collectors.len().max(1);
         self.at = (self.at + 1) % doors;
         let mut wait = self.backoff.next(self.random());
-        if matches!(error, ExchangeError::UnknownNode) {
-            wait = wait.max(UNKNOWN_WAIT);
+        match error {
+            ExchangeError::UnknownNode => {
+                self.rejoin().await;
+                wait = wait.max(UNKNOWN_WAIT);
+            }
+            ExchangeError::Transport(TransportError::Certificate { .. }) => self.renewal.refused(),
+            _ => {}
         }
         tokio::time::sleep(wait).await;
     }
 
-    fn random(&self) -> u32 {
+    pub(super) fn random(&self) -> u32 {
         let mut bytes = [0; 4];
         match self.random.fill(&mut bytes) {
             Ok(()) => u32::from_le_bytes(bytes),

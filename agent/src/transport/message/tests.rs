@@ -126,6 +126,9 @@ fn errors_and_pieces_come_through_as_they_are() {
         TransportError::NoAnswer {
             reason: "r".to_owned(),
         },
+        TransportError::Certificate {
+            reason: "r".to_owned(),
+        },
         TransportError::TooLong { limit: 5 },
         TransportError::Unreadable {
             reason: "r".to_owned(),
@@ -165,6 +168,7 @@ fn errors_and_pieces_come_through_as_they_are() {
 fn requests_come_through_as_they_are() {
     let messages = [
         ToChild::Trust(Box::new(Trust {
+            heard: Some(Timestamp::from_micros(-7)),
             agents: Some(AgentsTrust {
                 ca: "ca".to_owned(),
                 certificate: "c".to_owned(),
