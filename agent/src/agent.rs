@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation::digest::Digest;
+use attestation::key::PrivateKey;
 use attestation::statement::AgentFacts;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};

@@ -19,6 +19,8 @@ pub struct Agent {
     pub name: String,
     /// What it attests.
     pub root: PathBuf,
+    /// More environment for its commands.
+    pub environment: Vec<(String, String)>,
     folder: PathBuf,
     state: PathBuf,
     process: Option<Program>,
@@ -56,6 +58,7 @@ impl Agent {
         Self {
             name,
             root,
+            environment: Vec::new(),
             folder: folder.to_path_buf(),
             state: state.to_path_buf(),
             process: None,
@@ -83,7 +86,8 @@ impl Agent {
             .arg(self.config())
             .arg("--token-file")
             .arg(&file)
-            .args(["--name", &self.name]);
+            .args(["--name", &self.name])
+            .envs(self.environment.clone());
         let said = Said::by(&mut enroll);
         if said.code == 0 {
             let left = fs::read_to_string(&file).unwrap_or_default();
@@ -124,6 +128,7 @@ impl Agent {
     /// Starts `run` with more in its environment.
     pub fn begin_with(&mut self, environment: &[(&str, &OsStr)]) {
         let mut run = self.command("run");
+        run.envs(self.environment.clone());
         run.envs(environment.iter().copied());
         self.process = Some(Program::start("pristine-agent", &mut run, Lines::default()));
     }

@@ -128,6 +128,12 @@ impl Node {
         post(&self.client, &format!("{}{path}", self.door), headers, body)
     }
 
+    /// `PUT` of any body at the agents' door.
+    pub fn put(&self, path: &str, body: Vec<u8>) -> Option<Answer> {
+        let request = self.client.put(format!("{}{path}", self.door)).body(body);
+        RUNTIME.block_on(answer_of(request))
+    }
+
     /// `GET` at any door with this node's certificate.
     pub fn get(&self, url: &str) -> Option<Answer> {
         RUNTIME.block_on(answer_of(self.client.get(url)))

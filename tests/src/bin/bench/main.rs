@@ -1,5 +1,6 @@
 //! Measurements on the machine at hand, side by side in one run with what everybody has, printed as they are.
 
+mod ingest;
 mod latency;
 mod listener;
 mod load;
@@ -12,13 +13,14 @@ mod writers;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str = "usage: bench scan ROOT ROUNDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
+const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["scan", root, rounds] => scan::scan(Path::new(root), number(rounds)),
+        ["ingest", nodes, seconds] => ingest::ingest(number(nodes), number(seconds)),
         ["latency", changes] => latency::latency(number(changes)),
         ["writers", rounds] => writers::writers(number(rounds)),
         ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
