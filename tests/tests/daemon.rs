@@ -190,7 +190,7 @@ fn a_service_manager_hears_of_readiness_reloads_and_the_end() {
     assert_eq!(after["since"], before["since"], "the watch had no break");
     assert_eq!(world.people.violations("all"), Vec::<Value>::new());
 
-    assert!(agent.stop(Signal::TERM).success());
+    assert!(agent.stop().success());
     assert_eq!(heard(&manager), "STOPPING=1");
     world.wait_for_status("web-1", "stopped");
     world.check();
