@@ -123,5 +123,9 @@ mod tests {
         assert_eq!(heard().unwrap(), b"READY=1");
         assert_eq!(heard().unwrap(), b"WATCHDOG=1");
         assert_eq!(heard(), None);
+        service.reloading();
+        let said = String::from_utf8(heard().unwrap()).unwrap();
+        let micros = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+        assert!(micros.parse::<u64>().unwrap() > 0, "{said}");
     }
 }

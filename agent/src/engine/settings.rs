@@ -39,6 +39,14 @@ impl Engine {
 
     /// Gives up what is only kept for speed, and says so where that is not enough.
     pub(super) fn press(&mut self, pressure: Pressure) {
+        if let Some(eyes) = &self.eyes {
+            if pressure == Pressure::Over {
+                eyes.watch.shed();
+            }
+            if pressure != Pressure::None && pressure != self.pressure {
+                eyes.watch.ease();
+            }
+        }
         if pressure != Pressure::None {
             crate::sys::give_back();
         }

@@ -184,6 +184,12 @@ impl Batch<'_> {
         self.state.ignored.clear();
     }
 
+    /// Lets go of every place that waits to be taken: what happened there is not seen.
+    pub(super) fn shed(&mut self, cause: &str) {
+        self.state.gathered.seen = HashMap::new();
+        self.lose(cause);
+    }
+
     pub(super) fn lose(&mut self, cause: &str) {
         self.state
             .gathered
@@ -303,6 +309,18 @@ mod tests {
         let gathered = board.take(Duration::ZERO);
         assert_eq!(gathered.seen.len(), PLACE_LIMIT);
         assert_eq!(gathered.lost.as_deref(), Some("overflow"));
+    }
+
+    #[test]
+    fn what_is_let_go_of_is_a_loss() {
+        let board = Board::default();
+        board
+            .batch()
+            .add(b"a", &event(EventSet::MODIFY, 1, 1, None));
+        board.batch().shed("memory");
+        let gathered = board.take(Duration::ZERO);
+        assert!(gathered.seen.is_empty());
+        assert_eq!(gathered.lost.as_deref(), Some("memory"));
     }
 
     #[test]

@@ -218,6 +218,18 @@ impl Watch {
         self.lookout.look_around();
     }
 
+    /// Gives up what is only kept for speed: the directories that events name are looked up anew.
+    pub fn ease(&self) {
+        self.board.batch().directories_moved();
+    }
+
+    /// Where very much waits to be taken it is let go of, as a gap of cause `memory` that a rescan closes.
+    pub fn shed(&self) {
+        if self.board.is_crowded() {
+            self.board.batch().shed("memory");
+        }
+    }
+
     /// Waits until there is something to say, somebody wakes it, or the time is over.
     #[must_use]
     pub fn take(&self, timeout: Duration) -> Taken {
