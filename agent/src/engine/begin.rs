@@ -16,6 +16,7 @@ use super::baseline::{Baseline, BaselineError, View};
 use super::gaps::gap;
 use super::group::Group;
 use super::kept::{Known, Source};
+use super::mounts::MOUNT;
 use super::touched::Touch;
 use super::{Engine, count};
 use crate::clock;
@@ -84,6 +85,14 @@ impl Beginning {
     pub(super) fn allows(&self, image: &Digest) -> bool {
         let mut candidates = self.candidates.iter();
         candidates.any(|candidate| candidate.reference.payload == *image)
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        &self.eyes.root
+    }
+
+    pub(super) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
     }
 
     pub(super) fn runs_for(&self, now: Instant) -> Duration {
@@ -291,8 +300,10 @@ impl Engine {
             }
         }
         // What was seen before this scan began is in it.
-        self.gaps
-            .retain(|gap| gap.cause == "restart" || gap.to.is_none_or(|to| to > started));
+        self.gaps.retain(|gap| {
+            let later = gap.to.is_none_or(|to| to > started);
+            gap.cause == "restart" || (later && gap.cause != MOUNT)
+        });
         self.begun = true;
         self.viewed = true;
         self.blind_until = None;

@@ -5,15 +5,20 @@ use std::time::Instant;
 
 use attestation::mounts::{self, Mount};
 use attestation::path::ImagePath;
-use attestation::statement::{Actor, UnexpectedMount};
+use attestation::statement::{Actor, Gap, UnexpectedMount};
 
 use super::Engine;
+use super::gaps::gap;
 use crate::clock;
 use crate::monitor::Event;
-use crate::scan::mount_table;
+use crate::scan::{Root, mount_table};
+
+/// The cause of a gap while a file system in scope is not yet watched and read.
+pub(super) const MOUNT: &str = "mount";
 
 impl Engine {
     pub(super) fn check_mounts(&mut self) {
+        self.open_anew_if_outdated();
         let Some((group, compared)) = self.nearest(clock::now()) else {
             return;
         };
@@ -53,6 +58,37 @@ impl Engine {
         // Of what is no longer mounted nobody asks who mounted it.
         let there: BTreeSet<ImagePath> = table.into_iter().map(|mount| mount.path).collect();
         self.mounters.retain(|path, _| there.contains(path));
+    }
+}
+
+impl Engine {
+    /// Another file system came to a mount point that scope names, or went from it: all is opened anew, so that it is
+    /// watched and read before it counts. Until then it is a gap.
+    fn open_anew_if_outdated(&mut self) {
+        let beginning = self.beginning.as_ref();
+        let newest = beginning
+            .map(super::begin::Beginning::root)
+            .or(self.eyes.as_ref().map(|eyes| &eyes.root));
+        let points = newest.map(Root::outdated).unwrap_or_default();
+        if points.is_empty() || self.wanted.is_some() {
+            return;
+        }
+        let candidates = match beginning {
+            Some(beginning) => beginning.candidates().to_vec(),
+            None => {
+                let groups = self.groups.iter().flat_map(|group| &group.compared);
+                groups.map(|compared| compared.candidate.clone()).collect()
+            }
+        };
+        let now = clock::now();
+        self.open_gap(Gap {
+            paths: points,
+            to: None,
+            ..gap(self.last_good.min(now), now, MOUNT)
+        });
+        self.since = Some(now);
+        self.monitor.event(Instant::now(), Event::Changed);
+        self.wanted = Some(candidates);
     }
 }
 

@@ -69,6 +69,8 @@ struct Inner {
     main: Filesystem,
     /// By the raw path of their mount points.
     mounted: BTreeMap<Box<[u8]>, Filesystem>,
+    /// The mount points that scope names, each with the number of the mount that was there.
+    points: Vec<(ImagePath, Option<u64>)>,
     limits: Vec<String>,
     links: Links,
 }
@@ -112,11 +114,16 @@ impl Root {
         let main = Filesystem::open_at(&plain, ImagePath::root(), path)?;
         let mut limits = Vec::new();
         let mut mounted = BTreeMap::new();
+        let mut points = Vec::new();
         if main.is_clone() {
             for point in scope.literal_mounts() {
-                if let Some(filesystem) = mounted_at(&plain, &main, path, &point)? {
+                let mount = mounted_at(&plain, path, &point)?;
+                if let Some((there, _)) = &mount {
+                    let shown = path.join(std::ffi::OsStr::from_bytes(point.as_bytes()));
+                    let filesystem = Filesystem::open_at(there, point.clone(), &shown)?;
                     mounted.insert(point.as_bytes().into(), filesystem);
                 }
+                points.push((point, mount.map(|(_, id)| id)));
             }
         } else {
             limits.push(plain_limit(path));
@@ -130,6 +137,7 @@ impl Root {
                 path,
                 main,
                 mounted,
+                points,
                 limits,
                 links: Links::default(),
             }),
@@ -166,6 +174,25 @@ impl Root {
             limits.push("there are more hard links than are followed: a write through one of them may be told late".into());
         }
         limits
+    }
+
+    /// The mount points of scope at which something else is mounted now than when the root was opened.
+    pub(crate) fn outdated(&self) -> Vec<ImagePath> {
+        if self.inner.points.is_empty() {
+            return Vec::new();
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = &self.inner.path;
+        // A root that is gone is told of when it is looked at.
+        let Ok(plain) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else {
+            return Vec::new();
+        };
+        let now = |point: &ImagePath| mounted_at(&plain, path, point).ok().flatten();
+        let points = self.inner.points.iter();
+        points
+            .filter(|(point, before)| now(point).map(|(_, id)| id) != *before)
+            .map(|(point, _)| point.clone())
+            .collect()
     }
 
     pub(crate) fn links(&self) -> &Links {
@@ -441,17 +468,16 @@ fn step(path: &[u8]) -> usize {
         })
 }
 
-/// The file system mounted at a path that scope names, if one is: a directory on another device than the root's.
+/// The directory of the file system mounted at a path that scope names, and the number of its mount, if one is: a
+/// directory on another device than the root's.
 fn mounted_at(
     plain: &OwnedFd,
-    main: &Filesystem,
     root: &Path,
     point: &ImagePath,
-) -> Result<Option<Filesystem>, RootError> {
+) -> Result<Option<(OwnedFd, u64)>, RootError> {
     if point.is_root() || point.as_bytes().len() > STEP_LIMIT {
         return Ok(None);
     }
-    let shown = root.join(std::ffi::OsStr::from_bytes(point.as_bytes()));
     let Ok(name) = CString::new(point.as_bytes()) else {
         return Ok(None);
     };
@@ -466,7 +492,7 @@ fn mounted_at(
             StatxFlags::TYPE | StatxFlags::MNT_ID,
         )
         .map_err(|errno| RootError::FileSystem {
-            path: shown.clone(),
+            path: root.join(std::ffi::OsStr::from_bytes(point.as_bytes())),
             source: errno.into(),
         })?;
         Ok::<_, RootError>(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_mnt_id))
@@ -475,10 +501,8 @@ fn mounted_at(
     let (above, above_mount) = device(plain)?;
     let listed =
         || mount_table(root).is_ok_and(|table| table.iter().any(|mount| mount.path == *point));
-    if here == above || here_mount == above_mount || !main.is_clone() || !listed() {
-        return Ok(None);
-    }
-    Filesystem::open_at(&there, point.clone(), &shown).map(Some)
+    let another = here != above && here_mount != above_mount && listed();
+    Ok(another.then_some((there, here_mount)))
 }
 
 fn plain_limit(root: &Path) -> String {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,19 +13,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
 use attestation::time::Timestamp;
+use nix::sys::fanotify::{MarkFlags, MaskFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 
 use super::board::{Batch, Board, Event, Key, Seen};
+use super::busy::Busy;
 use super::canary::Canaries;
 use super::descriptors::{self, Brought, Written};
-use super::handles::{Resolver, events_of, named_key, object_key, written_key};
+use super::handles::{Resolver, events_of, named_key, object_key, split_handle, written_key};
 use super::ladder::{self, Marked, Source};
 use super::record::{self, Handle, Record};
 use super::report::Aliased;
 use super::{EventSet, Place};
 use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
 use crate::scan::{Root, handle_key};
+use crate::sys;
 
 /// Bytes taken with one read: some thousand events.
 const BUFFER: usize = 256 * 1024;
@@ -76,6 +80,7 @@ impl FanotifyWatch {
             board: Arc::clone(board),
             root: root.clone(),
             witness,
+            busy: Busy::default(),
         };
         let reader = std::thread::Builder::new()
             .name("fanotify".into())
@@ -130,6 +135,7 @@ struct Reader {
     board: Arc<Board>,
     root: Root,
     witness: Witness,
+    busy: Busy,
 }
 
 /// What `poll` told.
@@ -147,6 +153,7 @@ impl Reader {
         let mut pause: Option<Instant> = None;
         loop {
             pause = pause.filter(|end| *end > Instant::now());
+            self.speak_again();
             let ready = match self.poll(pause) {
                 Ok(ready) => ready,
                 Err(errno) => return self.board.lose(&ended(errno)),
@@ -181,7 +188,8 @@ impl Reader {
                 meanings.push(Meaning::Events);
             }
         }
-        let timeout = pause.map(|end| timespec(end.saturating_duration_since(Instant::now())));
+        let until = pause.into_iter().chain(self.busy.next()).min();
+        let timeout = until.map(|end| timespec(end.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -225,8 +233,8 @@ impl Reader {
     }
 
     /// Reads once; whether there may be more.
-    fn drain_once(&mut self, source: usize, buffer: &mut [u8]) -> Result<bool, Errno> {
-        let Some(source) = self.sources.get(source) else {
+    fn drain_once(&mut self, index: usize, buffer: &mut [u8]) -> Result<bool, Errno> {
+        let Some(source) = self.sources.get(index) else {
             return Ok(false);
         };
         if source.rung == Rung::C {
@@ -248,7 +256,8 @@ impl Reader {
         self.witness.follow();
         self.tell_login();
         let drained = length.saturating_add(LONGEST) <= buffer.len();
-        self.batch(&buffer[..length], until, drained);
+        let elsewhere = self.batch(&buffer[..length], until, drained);
+        self.hush(index, &elsewhere);
         Ok(true)
     }
 
@@ -272,8 +281,44 @@ impl Reader {
         }
     }
 
-    /// Processes are looked up between two looks at the board, which is never locked for long.
-    fn batch(&mut self, bytes: &[u8], until: u64, drained: bool) {
+    /// Asks the kernel to say nothing for a moment of files that are written again and again where scope does not look.
+    fn hush(&mut self, source: usize, elsewhere: &[Elsewhere]) {
+        let now = Instant::now();
+        for Elsewhere { key, closed } in elsewhere {
+            let Ok(byte) = u8::try_from(source) else {
+                return;
+            };
+            let key = [&[byte], &key[..]].concat();
+            if *closed {
+                self.busy.closed(&key);
+            } else if self.busy.written(&key, now) {
+                self.mark_quiet(&key, libc::FAN_MARK_ADD);
+            }
+        }
+    }
+
+    fn speak_again(&mut self) {
+        while let Some(key) = self.busy.take_over(Instant::now()) {
+            self.mark_quiet(&key, libc::FAN_MARK_REMOVE);
+        }
+    }
+
+    /// A kernel that knows no such marks, or a file that is gone, is heard as before.
+    fn mark_quiet(&self, key: &[u8], what: libc::c_uint) {
+        let Some((source, handle)) = key.split_first() else {
+            return;
+        };
+        let Some(source) = self.sources.get(usize::from(*source)) else {
+            return;
+        };
+        if let Err(error) = quiet(&self.root, source, handle, what) {
+            tracing::trace!(%error, "a busy file stays heard");
+        }
+    }
+
+    /// Processes are looked up between two looks at the board, which is never locked for long. Returns what was written
+    /// where scope does not look.
+    fn batch(&mut self, bytes: &[u8], until: u64, drained: bool) -> Vec<Elsewhere> {
         let at = now();
         let mut told = Vec::new();
         for record in record::parse(bytes) {
@@ -290,7 +335,7 @@ impl Reader {
                 Err(error) => self.board.lose(&error.to_string()),
             }
         }
-        self.drop_uninteresting(&mut told);
+        let elsewhere = self.drop_uninteresting(&mut told);
         let records: Vec<_> = told.iter().map(|told| told.record).collect();
         let detail = !self.board.is_crowded();
         let doers = self.witness.resolve(&records, until, drained, detail);
@@ -305,10 +350,12 @@ impl Reader {
                 );
             }
         }
+        elsewhere
     }
 
     /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
-    fn drop_uninteresting(&self, told: &mut Vec<Told<'_>>) {
+    fn drop_uninteresting(&self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
+        let mut elsewhere = Vec::new();
         let mut batch = self.board.batch();
         told.retain_mut(|told| {
             let Told { record, linked, .. } = told;
@@ -329,8 +376,18 @@ impl Reader {
                     || !batch.is_ignored(&handle_key(handle.fsid, handle.kind, handle.bytes))
             });
             told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
+            if !told.interesting
+                && events.intersects(EventSet::MODIFY.union(EventSet::CLOSE_WRITE))
+                && let Some(object) = record.object
+            {
+                elsewhere.push(Elsewhere {
+                    key: handle_key(object.fsid, object.kind, object.bytes),
+                    closed: events.contains(EventSet::CLOSE_WRITE),
+                });
+            }
             told.interesting || told.record.mask & libc::FAN_OPEN_EXEC != 0
         });
+        elsewhere
     }
 
     fn is_canary(&self, record: &Record<'_>) -> bool {
@@ -346,6 +403,38 @@ impl Reader {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
     }
+}
+
+/// A file that was written where scope does not look, and has no name in scope that is known.
+struct Elsewhere {
+    key: Vec<u8>,
+    closed: bool,
+}
+
+/// Adds or removes the mark that keeps writes of a file unsaid. One with several names is never quiet: any may be sealed.
+fn quiet(root: &Root, source: &Source, key: &[u8], what: libc::c_uint) -> io::Result<()> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let (fsid, kind, bytes) = split_handle(key).ok_or_else(gone)?;
+    let filesystem = root
+        .filesystems()
+        .find(|filesystem| filesystem.fsid == fsid)
+        .ok_or_else(gone)?;
+    let file = sys::open_by_handle(filesystem.dir.as_fd(), kind, bytes)?;
+    let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::NLINK)?;
+    if stat.stx_nlink != 1 && what == libc::FAN_MARK_ADD {
+        return Err(io::Error::other("it has several names"));
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = what
+        | libc::FAN_MARK_IGNORE
+        | libc::FAN_MARK_IGNORED_SURV_MODIFY
+        | libc::FAN_MARK_EVICTABLE;
+    Ok(source.group.mark(
+        MarkFlags::from_bits_retain(flags),
+        MaskFlags::FAN_MODIFY,
+        CWD,
+        Some(path.as_str()),
+    )?)
 }
 
 /// A record, and whether it is one of a place.

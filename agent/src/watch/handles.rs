@@ -87,7 +87,7 @@ fn split_named(key: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// File system, kind and bytes in the key of a handle.
-fn split_handle(key: &[u8]) -> Option<([u8; 8], i32, &[u8])> {
+pub(super) fn split_handle(key: &[u8]) -> Option<([u8; 8], i32, &[u8])> {
     let (fsid, rest) = key.split_first_chunk::<8>()?;
     let (kind, bytes) = rest.split_first_chunk::<4>()?;
     Some((*fsid, i32::from_le_bytes(*kind), bytes))

@@ -26,6 +26,7 @@ pub use self::events::EventSet;
 pub use self::report::{Aliased, ForeignMount, Inode, RawWrite, Report};
 
 mod board;
+mod busy;
 mod canary;
 mod clock;
 mod descriptors;

@@ -324,3 +324,69 @@ pub(super) fn is_heard(root: &Path) -> Rung {
     );
     coverage.rung
 }
+
+/// What the kernel says of the marks of our own groups on an inode: the masks that are ignored.
+fn ignored_masks(ino: u64) -> Vec<String> {
+    let wanted = format!("fanotify ino:{ino:x} ");
+    let infos = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    let texts = infos.filter_map(|info| fs::read_to_string(info.path()).ok());
+    texts
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|line| line.starts_with(&wanted))
+        .filter_map(|line| {
+            Some(
+                line.split("ignored_mask:")
+                    .nth(1)?
+                    .split(' ')
+                    .next()?
+                    .to_owned(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_busy_file_in_an_ignored_place_is_quiet_for_a_moment_and_a_sealed_one_never() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("tmp")).unwrap();
+    let scope = Scope::from_json(br#"[{"match":"tmp","expect":"ignored"}]"#).unwrap();
+    let root = Root::open(dir.path(), &scope).unwrap();
+    let watch = Watch::start(&root, dir.path(), &scope, &Attribution::default()).unwrap();
+    // The first event of the directory teaches that it is ignored.
+    fs::write(dir.path().join("tmp/first"), b"x").unwrap();
+    drop(watch.take(Duration::from_millis(200)));
+    let appender = |name: &str| {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        let ino = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+        (file, ino)
+    };
+    let ((mut log, busy), (mut sealed, never)) = (appender("tmp/log"), appender("sealed"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ignored_masks(busy) != ["2"] {
+        assert!(Instant::now() < deadline, "{:?}", ignored_masks(busy));
+        for file in [&mut log, &mut sealed] {
+            std::io::Write::write_all(file, b"line\n").unwrap();
+        }
+        drop(watch.take(Duration::from_millis(12)));
+        assert_eq!(ignored_masks(never), [""; 0]);
+    }
+    while ignored_masks(busy) == ["2"] {
+        assert!(Instant::now() < deadline);
+        drop(watch.take(Duration::from_millis(20)));
+    }
+    fs::rename(dir.path().join("tmp/log"), dir.path().join("log")).unwrap();
+    std::io::Write::write_all(&mut log, b"line\n").unwrap();
+    let mut told = EventSet::empty();
+    while !told.contains(EventSet::RENAME) || !told.contains(EventSet::MODIFY) {
+        assert!(Instant::now() < deadline, "{told}");
+        for place in watch.take(Duration::from_secs(1)).places {
+            if place.path.as_bytes() == b"log" {
+                told |= place.events;
+            }
+        }
+    }
+}
