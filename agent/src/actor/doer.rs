@@ -5,9 +5,9 @@ use std::sync::Arc;
 use attestation::statement::{Actor, Ancestor, Confidence};
 
 use super::control_group;
+use super::followed::{Process, Seen};
 use super::image::Image;
 use super::program::Executable;
-use super::table::{Process, Seen};
 
 /// Who did something, and the file that it ran, so that its digest can be told.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ impl Doer {
 
     /// A process that ran `image` then. Without `detail` command line and parents are left out.
     pub(super) fn of(process: &Process, image: &Image, detail: bool) -> Self {
-        let exe = image.exe().map(|(exe, _)| Arc::clone(exe));
+        let exe = image.file().map(Arc::clone);
         let path = |image: &Image| image.exe().map(|(exe, _)| exe.path.clone());
         let login = process.credit.or(process.login);
         let cgroup = process.cgroup.as_deref().filter(|cgroup| *cgroup != "/");

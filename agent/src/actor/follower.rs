@@ -5,19 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use attestation::time::Timestamp;
-
+use super::clock::Clocks;
 use super::connector::{Message, What};
 use super::doer::Doer;
+use super::followed::{Joined, Seen};
 use super::image::Image;
 use super::login;
-use super::process::{self, Says};
+use super::process;
 use super::program::{Executable, Programs};
 use super::sessions;
 use super::socket::{Received, Socket};
-use super::table::{Holder, Joined, Seen, Serial, Table};
+use super::table::{Holder, Serial, Table};
+use super::trouble::Trouble;
 use super::{Attribution, clock};
 use crate::scan::Root;
 use crate::watch::record::Record;
@@ -27,39 +27,12 @@ const STALE: u64 = 1_000_000_000;
 /// Datagrams received before the caller has its turn; what is left waits in the socket.
 const AT_ONCE: usize = 16_384;
 
-/// What whoever shows the limits must know, counted since the start.
-#[derive(Debug, Default)]
-pub(crate) struct Trouble {
-    lost: AtomicU64,
-    untracked: AtomicU64,
-}
-
-impl Trouble {
-    /// In words, for the standing limits.
-    pub(crate) fn limits(&self) -> Vec<String> {
-        let mut limits = Vec::new();
-        let lost = self.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            limits.push(format!(
-                "process events were lost {lost} times since the start: who did something then is told less surely"
-            ));
-        }
-        let untracked = self.untracked.load(Ordering::Relaxed);
-        if untracked > 0 {
-            limits.push(format!(
-                "there were more processes than can be followed: {untracked} were not, and are told as unknown"
-            ));
-        }
-        limits
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Follower {
     socket: Socket,
-    table: Table,
+    pub(super) table: Table,
     programs: Programs,
-    attribution: Attribution,
+    pub(super) attribution: Attribution,
     trouble: Arc<Trouble>,
     /// Processes with execs or opened files that are not put together yet.
     unsettled: HashSet<Serial>,
@@ -67,34 +40,8 @@ pub(crate) struct Follower {
     quiet_since: u64,
     /// Processes asked in this turn.
     turn: u64,
-    clocks: Clocks,
+    pub(super) clocks: Clocks,
     login_of_root: bool,
-}
-
-/// How the clocks stand to each other, looked at once a turn.
-#[derive(Clone, Copy, Debug, Default)]
-struct Clocks {
-    now: u64,
-    asleep: u64,
-    /// Microseconds since 1970 at the start of the monotonic clock.
-    wall: i64,
-}
-
-impl Clocks {
-    fn look() -> Self {
-        let now = clock::monotonic();
-        let micros = i64::try_from(now / 1_000).unwrap_or(i64::MAX);
-        Self {
-            now,
-            asleep: process::asleep(),
-            wall: crate::clock::now().as_micros().saturating_sub(micros),
-        }
-    }
-
-    fn at(&self, nanos: u64) -> Timestamp {
-        let micros = i64::try_from(nanos / 1_000).unwrap_or(i64::MAX);
-        Timestamp::from_micros(self.wall.saturating_add(micros))
-    }
 }
 
 impl Follower {
@@ -142,7 +89,7 @@ impl Follower {
             }
         }
         if lost {
-            self.trouble.lost.fetch_add(1, Ordering::Relaxed);
+            self.trouble.lost_events();
             self.table.doubt();
             self.scan();
         }
@@ -151,9 +98,7 @@ impl Follower {
             process::Process::open(ended.pid, asleep)
                 .is_some_and(|there| ended.is_start(there.start()))
         });
-        self.trouble
-            .untracked
-            .store(self.table.untracked(), Ordering::Relaxed);
+        self.trouble.left_out(self.table.untracked());
     }
 
     /// There is nothing more to read of file events: what was told of execs until now is complete.
@@ -414,70 +359,8 @@ impl Follower {
         self.login_of_root |= began && login.auid == 0;
     }
 
-    fn wants_cmdline(&self) -> bool {
+    pub(super) fn wants_cmdline(&self) -> bool {
         self.attribution.cmdline() || self.attribution.arguments()
-    }
-
-    /// Looks at every process: parents before their children, so that each finds its own.
-    fn scan(&mut self) {
-        let before = self.table.living();
-        let mut all: Vec<(u32, Says, Option<Vec<u8>>)> = process::all()
-            .into_iter()
-            .filter_map(|pid| {
-                let there = process::Process::open(pid, self.clocks.asleep)?;
-                let says = there.says(self.wants_cmdline(), true);
-                let in_session = matches!(says.login, Some(Some(_)));
-                let environment = in_session.then(|| there.environment()).flatten();
-                Some((pid, says, environment))
-            })
-            .collect();
-        all.sort_by_key(|(pid, says, _)| (says.start, *pid));
-        let mut there = HashSet::new();
-        for (pid, says, environment) in all {
-            let found = self
-                .table
-                .found(pid, says.clone(), Seen::Midlife, self.clocks.now);
-            if let Some((serial, _)) = found {
-                there.insert(serial);
-                self.enrol(serial, &says, environment.as_deref());
-            }
-        }
-        for serial in before {
-            if !there.contains(&serial) {
-                self.table.end(serial, self.clocks.now);
-                if let Some(process) = self.table.get(serial)
-                    && let Some(login) = process.credit
-                {
-                    let now = self.clocks.at(self.clocks.now);
-                    self.attribution
-                        .ledger()
-                        .left(login.session, process.pid, now, None);
-                }
-            }
-        }
-    }
-
-    /// One of the processes that were there before is in a session.
-    fn enrol(&self, serial: Serial, says: &Says, environment: Option<&[u8]>) {
-        let Some(process) = self.table.get(serial) else {
-            return;
-        };
-        let Some(login) = process.credit else {
-            return;
-        };
-        let mut ledger = self.attribution.ledger();
-        let started = self.clocks.at(process.start);
-        ledger.joined(login.session, login.auid, process.pid, started);
-        if let Some(tty) = sessions::tty(says.tty) {
-            ledger.is_on(login.session, tty);
-        }
-        let service = says
-            .exe
-            .as_ref()
-            .is_some_and(|exe| login::is_service(&exe.path));
-        if let Some(peer) = environment.filter(|_| !service).and_then(sessions::peer) {
-            ledger.is_from(login.session, peer);
-        }
     }
 }
 

@@ -61,6 +61,17 @@ impl Image {
         }
     }
 
+    /// The executable as a file that can be read again: by its handle, where that was told.
+    pub(super) fn file(&self) -> Option<&Arc<Executable>> {
+        let (exe, _) = self.exe()?;
+        let opened = self.opened.get().map(|(opened, _)| opened);
+        Some(
+            opened
+                .filter(|opened| opened.is_same_file(exe))
+                .unwrap_or(exe),
+        )
+    }
+
     pub(super) fn cmdline(&self) -> Option<&str> {
         self.cmdline.get().map(String::as_str)
     }
@@ -201,6 +212,7 @@ pub(super) mod tests {
                 size: 1,
                 changed: (1, 0),
             }),
+            handle: None,
             form,
         })
     }

@@ -10,26 +10,30 @@ use attestation::statement::Actor;
 
 pub(crate) use self::digests::ExeDigests;
 pub(crate) use self::doer::Doer;
-pub(crate) use self::follower::Trouble;
 pub(crate) use self::lookup::Observer;
 pub use self::sessions::Collect;
 pub(crate) use self::sessions::Told;
+pub(crate) use self::trouble::Trouble;
 pub use self::users::{Users, user_name};
 pub(crate) use self::witness::Witness;
 
+pub(crate) mod clock;
 pub mod connector;
 mod control_group;
 mod digests;
 mod doer;
+mod followed;
 mod follower;
 mod image;
 mod login;
 mod lookup;
 mod process;
 mod program;
+mod scanning;
 mod sessions;
 mod socket;
 mod table;
+mod trouble;
 mod users;
 mod utmp;
 mod witness;
@@ -137,17 +141,4 @@ impl Default for Attribution {
 /// Whether one is the other with less known of it.
 pub(crate) fn knows_less(one: &Actor, other: &Actor) -> bool {
     one.pid == other.pid && one.exe.is_none() && other.exe.is_some()
-}
-
-pub(crate) mod clock {
-    //! The clock that process events are told by.
-
-    /// Nanoseconds of the clock that process events are told by.
-    pub(crate) fn monotonic() -> u64 {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        u64::try_from(time.tv_sec)
-            .unwrap_or(0)
-            .saturating_mul(1_000_000_000)
-            .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
-    }
 }

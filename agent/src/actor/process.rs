@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use attestation::path::encode_component_bytes;
 use attestation::statement::Actor;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::control_group;
 use super::program::{Executable, Form, Identity};
@@ -115,10 +115,10 @@ impl Process {
 
     pub(super) fn exe(&self) -> Option<Arc<Executable>> {
         let path = rustix::fs::readlinkat(&self.directory, "exe", Vec::new()).ok()?;
-        let stat = rustix::fs::statat(&self.directory, "exe", AtFlags::empty()).ok();
         Some(Arc::new(Executable {
             path: encode_component_bytes(path.as_bytes()),
-            identity: stat.as_ref().map(Identity::of),
+            identity: Identity::at(&self.directory, "exe"),
+            handle: None,
             form: Form::Unknown,
         }))
     }
@@ -144,19 +144,6 @@ impl Process {
     fn read(&self, name: &str) -> Option<Vec<u8>> {
         read_at(&self.directory, name, FILE_LIMIT)
     }
-}
-
-/// How far the clock that counts sleep is ahead of the one that does not, in nanoseconds.
-pub(super) fn asleep() -> u64 {
-    let nanos = |id| {
-        let time = rustix::time::clock_gettime(id);
-        u64::try_from(time.tv_sec)
-            .unwrap_or(0)
-            .saturating_mul(1_000_000_000)
-            .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    let monotonic = nanos(rustix::time::ClockId::Monotonic);
-    nanos(rustix::time::ClockId::Boottime).saturating_sub(monotonic)
 }
 
 /// The numbers of all processes.
@@ -272,6 +259,7 @@ fn command_line(raw: &[u8]) -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use super::super::clock::asleep;
     use super::*;
 
     #[test]

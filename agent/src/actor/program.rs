@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use attestation::path::encode_component_bytes;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use crate::scan::Root;
 use crate::sys;
@@ -31,7 +31,19 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(stat: &rustix::fs::Stat) -> Self {
+    /// Of an object, without asking whoever serves its file system: an answer that never comes must hold up nobody.
+    pub(super) fn at(directory: impl AsFd, name: &str) -> Option<Self> {
+        let flags = AtFlags::STATX_DONT_SYNC;
+        let stat = rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS).ok()?;
+        Some(Self {
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            size: i64::try_from(stat.stx_size).ok()?,
+            changed: (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec)),
+        })
+    }
+
+    fn of(stat: &rustix::fs::Stat) -> Self {
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -59,7 +71,17 @@ pub(crate) struct Executable {
     pub(crate) path: String,
     /// Absent when it was gone before it could be looked at.
     pub(crate) identity: Option<Identity>,
+    /// By which it can be opened again, whatever lies at its path by then.
+    pub(super) handle: Option<FileKey>,
     pub(super) form: Form,
+}
+
+/// A file handle with its file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileKey {
+    pub(super) fsid: [u8; 8],
+    pub(super) kind: i32,
+    pub(super) bytes: Box<[u8]>,
 }
 
 impl Executable {
@@ -124,6 +146,11 @@ impl Programs {
                 Executable {
                     path: shown(&object)?,
                     identity: Some(identity),
+                    handle: record.object.map(|object| FileKey {
+                        fsid: object.fsid,
+                        kind: object.kind,
+                        bytes: object.bytes.into(),
+                    }),
                     form: self.form(identity, &object),
                 }
             }
@@ -138,6 +165,7 @@ impl Programs {
                         encode_component_bytes(named.name)
                     ),
                     identity: None,
+                    handle: None,
                     form: Form::Unknown,
                 }
             }
@@ -181,11 +209,14 @@ fn head(object: &OwnedFd) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Device and inode of a loader at its place in the agent's own view.
+/// Device and inode of a loader at its place in the agent's own view. Whoever made the program named that place: no mount is
+/// crossed on the way, for it may lead to a file system that never answers.
 fn is_there(path: &[u8]) -> Option<(u64, u64)> {
-    let path = std::str::from_utf8(path).ok()?;
-    let stat = rustix::fs::statat(CWD, path, AtFlags::empty()).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let within = ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let object = rustix::fs::openat2(CWD, path, flags, Mode::empty(), within).ok()?;
+    let stat = rustix::fs::fstat(&object).ok()?;
+    path.starts_with(b"/").then_some((stat.st_dev, stat.st_ino))
 }
 
 /// The form of a file by its first bytes.

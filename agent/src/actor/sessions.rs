@@ -193,6 +193,8 @@ impl Ledger {
             kept.dropped = kept.dropped.saturating_add(u64::from(untold));
         }
         kept.changed = self.change;
+        // The login was set between this and the look at it.
+        kept.started = kept.started.min(at);
         kept.commands.push_back(Command {
             at,
             pid,

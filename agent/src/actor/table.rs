@@ -7,9 +7,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::followed::{Joined, Process, Seen, TOLERANCE};
 use super::image::Image;
-use super::login::{self, Step};
-use super::process::{Login, Says};
+use super::process::Says;
 use super::program::Executable;
 
 /// Processes followed at a time. The kernel's own default limit is half of that on small machines and numbers are given
@@ -17,64 +17,9 @@ use super::program::Executable;
 const LIMIT: usize = 65_536;
 /// How long one that ended is kept: file events are read long before.
 const AFTERLIFE: u64 = 60_000_000_000;
-/// Parents kept of each process.
-pub(super) const FOREBEARS: usize = 8;
-/// Start times read from `/proc` are exact to a clock tick of 10 ms, and so is the difference of two clocks.
-const TOLERANCE: u64 = 25_000_000;
-/// Files opened for execs, and execs, that wait to be put together; a longer chain within one batch is cut.
-const WINDOW: usize = 64;
 
 /// A process as long as it is kept.
 pub(super) type Serial = u64;
-
-/// A parent as it was when it forked.
-#[derive(Clone, Debug)]
-pub(super) struct Forebear {
-    pub(super) pid: u32,
-    pub(super) image: Arc<Image>,
-    root: bool,
-    credit: Option<Login>,
-}
-
-/// Since when a process is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Its fork was told.
-    FromStart,
-    /// It was there before, and was found in `/proc`.
-    Midlife,
-    /// Nobody told of it until something it did was read.
-    Late,
-}
-
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) start: u64,
-    pub(super) ended: Option<u64>,
-    pub(super) seen: Seen,
-    pub(super) image: Arc<Image>,
-    /// `/proc` has confirmed what it runs: a child may be told under another parent than the one that made it.
-    pub(super) confirmed: bool,
-    pub(super) users: Option<(u32, u32)>,
-    /// What its login user is set to.
-    pub(super) login: Option<Login>,
-    /// The login that it is believed to belong to.
-    pub(super) credit: Option<Login>,
-    pub(super) cgroup: Option<Arc<str>>,
-    pub(super) forebears: Arc<[Forebear]>,
-    /// When `/proc` was last asked for login and control group.
-    pub(super) asked: u64,
-    window: Option<Box<Window>>,
-}
-
-/// Execs that were told while the files opened for them may still come.
-#[derive(Debug)]
-struct Window {
-    before: Arc<Image>,
-    images: Vec<Arc<Image>>,
-    opened: Vec<Arc<Executable>>,
-}
 
 /// Who held a number at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +28,6 @@ pub(super) enum Holder {
     One(Serial),
     /// More than one: which cannot be told.
     Several,
-}
-
-/// A process belongs to a login from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Joined {
-    pub(super) login: Login,
-    /// The one that it belonged to before.
-    pub(super) left: Option<Login>,
 }
 
 #[derive(Debug, Default)]
@@ -216,13 +153,7 @@ impl Table {
             Some(says) => Image::asked(says.exe.clone(), says.cmdline.clone()),
             None => Image::default(),
         });
-        process.confirmed = true;
-        let window = process.window();
-        if window.images.len() >= WINDOW {
-            window.images.remove(0);
-        }
-        window.images.push(Arc::clone(&image));
-        process.image = image;
+        process.runs_now(image);
         let joined = says.and_then(|says| self.heard(serial, says, at));
         Some((serial, joined))
     }
@@ -257,22 +188,7 @@ impl Table {
             return None;
         }
         let process = self.processes.get_mut(&serial)?;
-        process.asked = now;
-        if let Some(users) = says.users {
-            process.users = Some(users);
-        }
-        if let Some(cgroup) = says.cgroup
-            && process.cgroup.as_deref() != Some(&*cgroup)
-        {
-            process.cgroup = Some(cgroup.into());
-        }
-        if process.window.is_none() && !process.confirmed && says.exe.is_some() {
-            process.confirm(says.exe, says.cmdline);
-        }
-        if let Some(login) = says.login {
-            process.login = login;
-        }
-        process.join()
+        process.heard(says, now)
     }
 
     /// Files that a process opened to run, in the order in which it did; none where only those of earlier batches are put
@@ -283,63 +199,29 @@ impl Table {
         serial: Serial,
         opened: Vec<(usize, Arc<Executable>)>,
     ) -> Vec<(usize, Arc<Image>)> {
-        let Some(process) = self.processes.get_mut(&serial) else {
-            return Vec::new();
-        };
-        if opened.is_empty() && process.window.is_none() {
-            return Vec::new();
+        match self.processes.get_mut(&serial) {
+            Some(process) => process.opened(opened),
+            None => Vec::new(),
         }
-        let window = process.window();
-        // What was opened before stands before everything of this batch.
-        let mut places = vec![0; window.opened.len()];
-        for (place, file) in opened {
-            places.push(place);
-            window.opened.push(file);
-        }
-        let excess = window.opened.len().saturating_sub(WINDOW);
-        window.opened.drain(..excess);
-        places.drain(..excess);
-        let mut held: Vec<_> = super::image::pair(&window.opened, &window.images)
-            .into_iter()
-            .map(|(last, image)| (places.get(last).copied().unwrap_or(0), image))
-            .collect();
-        if let Some((first, _)) = held.first()
-            && *first > 0
-        {
-            held.insert(0, (0, Arc::clone(&window.before)));
-        }
-        held
     }
 
     /// What a process runs where none of its files was opened in this batch. While more file events wait to be read, those of
     /// execs that were told already may be among them: then what is read now was done before.
     pub(super) fn runs(&self, serial: Serial, drained: bool) -> Option<Arc<Image>> {
-        let process = self.get(serial)?;
-        let before = process
-            .window
-            .as_ref()
-            .filter(|window| !drained && window.opened.is_empty())
-            .map(|window| &window.before);
-        Some(Arc::clone(before.unwrap_or(&process.image)))
+        self.get(serial).map(|process| process.runs(drained))
     }
 
     /// Events were lost: from now on nothing that was followed is sure until it is seen again.
     pub(super) fn doubt(&mut self) {
         for process in self.processes.values_mut() {
-            process.seen = Seen::Midlife;
-            process.confirmed = false;
-            process.window = None;
+            process.doubt();
         }
     }
 
     /// Nothing more can come that belongs to the execs until now.
     pub(super) fn settle(&mut self, serial: Serial) {
-        let Some(process) = self.processes.get_mut(&serial) else {
-            return;
-        };
-        // Files opened for an exec that was not told yet wait for it.
-        if let Some(window) = process.window.take_if(|window| !window.images.is_empty()) {
-            super::image::pair(&window.opened, &window.images);
+        if let Some(process) = self.processes.get_mut(&serial) {
+            process.settle();
         }
     }
 
@@ -405,116 +287,6 @@ impl Table {
                 self.holders.remove(&process.pid);
             }
         }
-    }
-}
-
-impl Process {
-    fn new(pid: u32, start: u64, seen: Seen) -> Self {
-        Self {
-            pid,
-            start,
-            ended: None,
-            seen,
-            image: Arc::new(Image::default()),
-            confirmed: false,
-            users: None,
-            login: None,
-            credit: None,
-            cgroup: None,
-            forebears: Arc::default(),
-            asked: 0,
-            window: None,
-        }
-    }
-
-    fn child(parent: &Self, pid: u32, start: u64) -> Self {
-        Self {
-            image: Arc::clone(&parent.image),
-            users: parent.users,
-            login: parent.login,
-            credit: parent.credit,
-            cgroup: parent.cgroup.clone(),
-            forebears: parent.line(),
-            ..Self::new(pid, start, Seen::FromStart)
-        }
-    }
-
-    /// Whether a start time, as `/proc` has it, is that of this process.
-    pub(super) fn is_start(&self, start: u64) -> bool {
-        self.start.abs_diff(start) <= TOLERANCE
-    }
-
-    /// Whether its login is not what it is believed to be.
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.login != self.credit
-    }
-
-    /// The forebears of its children.
-    fn line(&self) -> Arc<[Forebear]> {
-        let own = Forebear {
-            pid: self.pid,
-            image: Arc::clone(&self.image),
-            root: self.is_root(),
-            credit: self.credit,
-        };
-        std::iter::once(own)
-            .chain(self.forebears.iter().cloned())
-            .take(FOREBEARS)
-            .collect()
-    }
-
-    fn is_root(&self) -> bool {
-        self.users.is_some_and(|(_, effective)| effective == 0)
-    }
-
-    fn window(&mut self) -> &mut Window {
-        let before = &self.image;
-        self.window.get_or_insert_with(|| {
-            Box::new(Window {
-                before: Arc::clone(before),
-                images: Vec::new(),
-                opened: Vec::new(),
-            })
-        })
-    }
-
-    /// What it runs without an exec of its own is its parent's program, or of whoever made it in that one's name.
-    fn confirm(&mut self, exe: Option<Arc<Executable>>, cmdline: Option<String>) {
-        self.confirmed = true;
-        let same = match (&exe, self.image.exe()) {
-            (Some(asked), Some((known, _))) => asked.is_same_file(known),
-            _ => false,
-        };
-        if !same {
-            self.image = Arc::new(Image::asked(exe, cmdline));
-        }
-    }
-
-    fn join(&mut self) -> Option<Joined> {
-        let login = self.login?;
-        if self.credit == Some(login) {
-            return None;
-        }
-        let own = Step {
-            exe: self.image.exe().map(|(exe, _)| exe.path.as_str()),
-            root: self.is_root(),
-            credit: self.credit,
-        };
-        let above = self.forebears.iter().map(|forebear| Step {
-            exe: forebear.image.exe().map(|(exe, _)| exe.path.as_str()),
-            root: forebear.root,
-            credit: forebear.credit,
-        });
-        let given = login::is_given(
-            login,
-            self.cgroup.as_deref(),
-            std::iter::once(own).chain(above),
-        );
-        let left = self.credit;
-        if given {
-            self.credit = Some(login);
-        }
-        given.then_some(Joined { login, left })
     }
 }
 

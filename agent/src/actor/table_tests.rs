@@ -4,7 +4,9 @@ use attestation::statement::{Actor, Confidence};
 use proptest::prelude::*;
 
 use super::super::doer::Doer;
+use super::super::followed::FOREBEARS;
 use super::super::image::tests::file;
+use super::super::process::Login;
 use super::super::program::Form;
 use super::*;
 

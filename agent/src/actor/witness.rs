@@ -3,8 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use super::follower::Trouble;
-use super::{Attribution, Doer, Follower, Observer};
+use super::{Attribution, Doer, Follower, Observer, Trouble};
 use crate::scan::Root;
 use crate::watch::record::Record;
 

@@ -230,7 +230,7 @@ impl Resolver {
     fn place(&mut self, path: ImagePath, seen: Seen) -> Place {
         let actor = seen.actor.map(|doer| {
             let mut actor = doer.actor.clone();
-            actor.exe_sha256 = self.digests.of(&doer);
+            actor.exe_sha256 = self.digests.of(&self.root, &doer);
             self.users.name(&self.root, &mut actor);
             actor
         });
