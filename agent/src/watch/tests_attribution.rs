@@ -26,6 +26,7 @@ const SOURCE: &str = concat!(
 struct Stage {
     dir: TempDir,
     watch: Watch,
+    attribution: Attribution,
     /// Where control groups are, mounted by us or by the machine.
     cgroups: Option<(PathBuf, bool)>,
 }
@@ -68,6 +69,7 @@ impl Stage {
         Some(Self {
             dir,
             watch,
+            attribution,
             cgroups,
         })
     }
