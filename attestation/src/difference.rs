@@ -30,7 +30,7 @@ pub enum Unexplained {
     /// A difference at a path of which nothing is expected.
     #[error("ignored {0}")]
     Ignored(ImagePath),
-    /// A `local` or `growing` difference of a node without pins.
+    /// A `local` or `growing` difference from a pin, of a node without pins.
     #[error("unpinned {0}")]
     Unpinned(ImagePath),
     /// Applied to the image's entries they give another tree.
@@ -47,7 +47,7 @@ pub enum Unexplained {
 /// A node's pinned entries.
 #[derive(Clone, Copy, Debug)]
 pub enum Pins<'a> {
-    /// It states none: both trees are empty.
+    /// It states none: nothing is pinned, and what is there differs from that.
     None,
     /// It states some that have not been received: what differs from them cannot be judged yet.
     Missing,
@@ -98,7 +98,13 @@ pub fn explains_all(
     }
     let (local, growing) = match pins {
         Pins::Missing => return Ok(()),
-        Pins::None => (Digest::ZERO, Digest::ZERO),
+        Pins::None => {
+            let empty = Tree::new();
+            (
+                empty.root_with(&changes.local),
+                empty.root_with(&changes.growing),
+            )
+        }
         Pins::Held { local, growing } => (
             local.root_with(&changes.local),
             growing.root_with(&changes.growing),
@@ -151,7 +157,11 @@ pub fn check_listed(
         let (tree, list) = match (difference.expect, pins) {
             (Expect::Sealed, _) => (Some(image), &mut changes.sealed),
             (Expect::Ignored, _) => return Err(Unexplained::Ignored(path())),
-            (_, Pins::None) => return Err(Unexplained::Unpinned(path())),
+            (_, Pins::None) if difference.expected.is_some() => {
+                return Err(Unexplained::Unpinned(path()));
+            }
+            (Expect::Local, Pins::None) => (None, &mut changes.local),
+            (Expect::Growing, Pins::None) => (None, &mut changes.growing),
             (Expect::Local, Pins::Held { local, .. }) => (Some(local), &mut changes.local),
             (Expect::Local, Pins::Missing) => (None, &mut changes.local),
             (Expect::Growing, Pins::Held { growing, .. }) => (Some(growing), &mut changes.growing),
@@ -298,7 +308,7 @@ mod tests {
         let ignored = difference(Expect::Ignored, "./new", None, Some(NEW));
         assert_eq!(refused(&[ignored]), Unexplained::Ignored(path("./new")));
         for expect in [Expect::Local, Expect::Growing] {
-            let unpinned = difference(expect, "./new", None, Some(NEW));
+            let unpinned = difference(expect, "./new", Some(NEW), None);
             assert_eq!(refused(&[unpinned]), Unexplained::Unpinned(path("./new")));
         }
     }
@@ -366,6 +376,16 @@ mod tests {
             Err(Unexplained::Local)
         );
         assert_eq!(explains_all(&image, Pins::Missing, &[], &other), Ok(()));
+        let first = [difference(Expect::Local, "./etc/motd", None, Some(MOTD))];
+        let found = Attested {
+            local: tree(&[MOTD]).root(),
+            ..other
+        };
+        assert_eq!(explains_all(&image, Pins::None, &first, &found), Ok(()));
+        assert_eq!(
+            explains_all(&image, Pins::None, &first, &other),
+            Err(Unexplained::Local)
+        );
         let removed = difference(Expect::Local, "./etc/motd", Some(MOTD), None);
         assert_eq!(
             explains_all(

@@ -14,6 +14,7 @@ pub mod key;
 pub mod manifest;
 pub mod mounts;
 pub mod path;
+pub mod pins;
 pub mod scope;
 pub mod severity;
 pub mod statement;
