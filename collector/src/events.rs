@@ -4,6 +4,7 @@ use attestation::appraisal::Verdict;
 use attestation::time::Timestamp;
 use serde::Serialize;
 
+use crate::logins::LoginView;
 use crate::violations::view::ViolationView;
 
 /// How many events a slow listener may lag behind before it misses some and must read anew.
@@ -17,6 +18,8 @@ pub enum Event {
     Verdict(VerdictEvent),
     /// A violation was opened, updated or resolved. Boxed: it is many times the size of the others.
     Violation(Box<ViolationView>),
+    /// Somebody logged in on a node.
+    Session(LoginView),
     /// Something else about a node changed: it enrolled, attested, stopped, moved.
     Node(NodeEvent),
 }
@@ -48,11 +51,12 @@ pub struct NodeEvent {
 }
 
 impl Event {
-    /// `verdict`, `violation` or `node`: the event's name in the stream.
+    /// `verdict`, `violation`, `session` or `node`: the event's name in the stream.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Verdict(_) => "verdict",
             Self::Violation(_) => "violation",
+            Self::Session(_) => "session",
             Self::Node(_) => "node",
         }
     }

@@ -1,4 +1,4 @@
-//! The journal: one JSON object a line on standard output for each step of a violation and each change of a verdict. It is read
+//! The journal: one JSON object a line on standard output for each step of a violation, each change of a verdict and each login. It is read
 //! back from the store, so what was committed but not printed before a crash is printed at the next start.
 
 use std::io::Write;
@@ -42,7 +42,8 @@ pub async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
 /// Prints what is past the marks, and moves them.
 pub async fn print_new(store: &Store, out: &mut (dyn Write + Send)) -> Result<(), StoreError> {
     print_table(store, out, "journaled_steps", steps).await?;
-    print_table(store, out, "journaled_verdicts", verdicts).await
+    print_table(store, out, "journaled_verdicts", verdicts).await?;
+    print_table(store, out, "journaled_logins", logins).await
 }
 
 type Lines = Vec<(i64, String)>;
@@ -107,6 +108,36 @@ async fn steps(store: Store, after: i64) -> Result<Lines, StoreError> {
         {
             line.extend(members);
         }
+        lines.push((row.try_get("seq")?, line.to_string()));
+    }
+    Ok(lines)
+}
+
+/// One line for each session, when it was first told.
+async fn logins(store: Store, after: i64) -> Result<Lines, StoreError> {
+    let rows = sqlx::query(
+        "SELECT l.seq, l.id, l.node, n.name, l.session, l.auid, l.user, l.origin, l.tty, l.started, l.told FROM logins l \
+         LEFT JOIN nodes n ON n.id = l.node WHERE l.seq > ? ORDER BY l.seq LIMIT ?",
+    )
+    .bind(after)
+    .bind(BATCH)
+    .fetch_all(store.read_pool())
+    .await?;
+    let mut lines = Vec::with_capacity(rows.len());
+    for row in rows {
+        let line = json!({
+            "at": Timestamp::from_micros(row.try_get("told")?),
+            "event": "session",
+            "id": row.try_get::<String, _>("id")?,
+            "node": row.try_get::<String, _>("node")?,
+            "name": row.try_get::<Option<String>, _>("name")?,
+            "session": row.try_get::<i64, _>("session")?,
+            "auid": row.try_get::<i64, _>("auid")?,
+            "user": row.try_get::<Option<String>, _>("user")?,
+            "from": row.try_get::<Option<String>, _>("origin")?,
+            "tty": row.try_get::<Option<String>, _>("tty")?,
+            "started": Timestamp::from_micros(row.try_get("started")?),
+        });
         lines.push((row.try_get("seq")?, line.to_string()));
     }
     Ok(lines)

@@ -19,6 +19,7 @@ use crate::ingest::{Budgets, Challenges, Listed};
 use crate::init::{AGENTS, PEOPLE, exists, store_file};
 use crate::keys::{CollectorKeys, KeysError};
 use crate::metrics::Metrics;
+use crate::pins::Pins;
 use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
 use crate::state::{AppState, Bound};
@@ -156,6 +157,7 @@ pub async fn start(
         budgets: Arc::new(Budgets::new(&settings.limits)),
         challenges: Arc::new(Challenges::default()),
         listed: Listed::default(),
+        pins: Arc::new(Pins::load(&store).await?),
         bench: Arc::new(Semaphore::new(BENCH)),
         metrics: Arc::new(Metrics::new()),
         authority: agents_authority,

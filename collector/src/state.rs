@@ -14,6 +14,7 @@ use crate::images::ImageCache;
 use crate::ingest::{Budgets, Challenges, Listed};
 use crate::keys::CollectorKeys;
 use crate::metrics::Metrics;
+use crate::pins::Pins;
 use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
@@ -47,6 +48,8 @@ pub struct AppState {
     pub snapshots: Snapshots,
     /// Keys that nodes gave up.
     pub former: Arc<Former>,
+    /// What nodes have pinned.
+    pub pins: Arc<Pins>,
     /// Requests that are verified and appraised on blocking threads at once.
     pub bench: Arc<Semaphore>,
     /// When this run began.

@@ -56,6 +56,7 @@ fn written(event: &crate::events::Event) -> Option<Event> {
     let data = match event {
         What::Verdict(verdict) => serde_json::to_string(verdict),
         What::Violation(violation) => serde_json::to_string(violation),
+        What::Session(session) => serde_json::to_string(session),
         What::Node(node) => serde_json::to_string(node),
     };
     Some(Event::default().event(event.name()).data(data.ok()?))

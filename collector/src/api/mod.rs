@@ -4,7 +4,9 @@ mod asked;
 pub(crate) mod assignments;
 mod events;
 pub(crate) mod images;
+mod logins;
 mod nodes;
+mod pins;
 pub mod reads;
 mod sign_in;
 mod summary;
@@ -57,8 +59,9 @@ pub fn routes() -> Router<People> {
     Router::new()
         .route(
             "/api/v1/sessions",
-            post(sign_in::create).delete(sign_in::end),
+            get(logins::list).post(sign_in::create).delete(sign_in::end),
         )
+        .route("/api/v1/sessions/{id}", get(logins::get))
         .route("/api/v1/whoami", get(sign_in::whoami))
         .route("/api/v1/summary", get(summary::get))
         .route("/api/v1/nodes", get(nodes::list))
@@ -67,6 +70,9 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/nodes/{id}/approve", post(nodes::approve))
         .route("/api/v1/nodes/{id}/group", post(nodes::group))
         .route("/api/v1/nodes/{id}/rescan", post(nodes::rescan))
+        .route("/api/v1/nodes/{id}/sessions", get(logins::of_node))
+        .route("/api/v1/nodes/{id}/pins", get(pins::list))
+        .route("/api/v1/nodes/{id}/pins/review", post(pins::review))
         .route("/api/v1/violations", get(violations::list))
         .route("/api/v1/violations/{id}", get(violations::get))
         .route(

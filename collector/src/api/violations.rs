@@ -2,12 +2,14 @@
 
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::reads::{self, TouchedView, ViolationFilter};
 use super::{Answer, Asked, Listed, Named, asked, body};
 use crate::access::Person;
 use crate::door::people::People;
+use crate::pins;
 use crate::problem::ProblemResponse;
 use crate::violations::review;
 use crate::violations::view::{Kind, Severity, ViolationView};
@@ -95,6 +97,14 @@ struct Review {
     reason: String,
 }
 
+#[derive(Deserialize)]
+struct Resolution {
+    reason: String,
+    /// What was found becomes the pin.
+    #[serde(default)]
+    accept: bool,
+}
+
 /// `POST /api/v1/violations/{id}/acknowledge`.
 pub(super) async fn acknowledge(
     State(people): State<People>,
@@ -107,14 +117,19 @@ pub(super) async fn acknowledge(
     Ok(Json(violation))
 }
 
-/// `POST /api/v1/violations/{id}/resolve`: 409 `lasts` while the node still says that it is so.
+/// `POST /api/v1/violations/{id}/resolve`: 409 `lasts` while the node still says that it is so. With `accept` the node is asked to make
+/// what it found its pin, and the violation ends when it says that it has: 202.
 pub(super) async fn resolve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
     request: Request,
-) -> Answer<Json<ViolationView>> {
-    let Review { reason } = body(request).await?;
+) -> Answer<(StatusCode, Json<ViolationView>)> {
+    let Resolution { reason, accept } = body(request).await?;
+    if accept {
+        let violation = pins::accept(&people.app, &id, &reason, &person.user).await?;
+        return Ok((StatusCode::ACCEPTED, Json(violation)));
+    }
     let violation = review::resolve(&people.app, &id, &reason, &person.user).await?;
-    Ok(Json(violation))
+    Ok((StatusCode::OK, Json(violation)))
 }

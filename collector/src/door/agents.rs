@@ -34,7 +34,7 @@ pub fn router(state: AppState) -> Router {
         .route("/agent/v1/assignment", get(assignment))
         .route("/agent/v1/images/{sha256}", get(image))
         .route("/agent/v1/manifests/{sha256}", get(manifest))
-        .route("/agent/v1/pins/{sha256}", put(not_asked_for))
+        .route("/agent/v1/pins/{sha256}", put(pins))
         .route("/agent/v1/snapshots/{sha256}", put(snapshot))
         .fallback(nothing_here)
         .layer(from_fn_with_state(state.clone(), present_key))
@@ -162,16 +162,15 @@ async fn snapshot(
     })
 }
 
-async fn not_asked_for(
+async fn pins(
     State(state): State<AppState>,
     Extension(peer): Extension<PeerNode>,
-) -> Answer<Response> {
-    ingest::speaker(&state, &peer.id).await?;
-    Err(ProblemResponse::new(
-        StatusCode::NOT_FOUND,
-        "not-asked-for",
-        "the collector has not asked for this file",
-    ))
+    Path(sha256): Path<String>,
+    request: Request<Body>,
+) -> Answer<StatusCode> {
+    crate::pins::take_upload(&state, &peer.id, digest(&sha256)?, request)
+        .await
+        .map_err(|problem| refuse(&state, &peer, problem))
 }
 
 async fn nothing_here() -> ProblemResponse {

@@ -22,10 +22,12 @@ use attestation::wire::{
 use http::StatusCode;
 use sqlx::Row;
 
+use crate::assignments::Current;
 use crate::clock;
 use crate::enrolment::former_keys;
 use crate::fleet;
 use crate::images::LoadedImage;
+use crate::pins::{self, Held, Standing};
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError};
@@ -128,6 +130,11 @@ pub async fn submit(
         .filter_map(|statement| statement.predicate().challenge.as_deref());
     let taken = state.challenges.take(id, wanted, instant);
     let prepared = work.prepare(state, &node, verified, &taken, plain).await;
+    let standing = prepared
+        .as_ref()
+        .ok()
+        .and_then(|prepared| prepared.last())
+        .map(|last| last.pins.clone());
     let recorded = match prepared {
         Ok(prepared) => record::record(
             state,
@@ -146,9 +153,15 @@ pub async fn submit(
         Ok(recorded) => recorded,
         Err(problem) => {
             state.challenges.give_back(taken);
+            state.pins.forget(id);
             return Err(problem);
         }
     };
+    state.pins.over(id, &recorded.moved);
+    match standing {
+        Some(standing) if recorded.refused.is_none() => state.pins.note(id, &standing),
+        _ => state.pins.forget(id),
+    }
     state
         .metrics
         .ingest_seconds
@@ -180,6 +193,7 @@ async fn answer(
 async fn requests(state: &AppState, id: &str) -> Vec<Request> {
     let mut requests = fleet::due(state, id).await;
     requests.extend(state.snapshots.due(id, Instant::now()));
+    requests.extend(state.pins.due(id));
     requests
 }
 
@@ -201,6 +215,16 @@ struct Work {
 }
 
 type Verified = Vec<VerifiedStatement<Attestation>>;
+
+/// A statement with all that it is appraised by.
+struct Job {
+    statement: VerifiedStatement<Attestation>,
+    differences: Option<Arc<Vec<Difference>>>,
+    image: Option<Arc<LoadedImage>>,
+    assignment: Option<Arc<Current>>,
+    pins: Standing,
+    fresh: bool,
+}
 
 impl Work {
     fn new(node: &NodeRow, received: Timestamp) -> Result<Self, ProblemResponse> {
@@ -295,6 +319,8 @@ impl Work {
         let grace = (state.settings.interval.saturating_mul(GRACE_INTERVALS)).max(GRACE_SECONDS);
         let mut jobs = Vec::with_capacity(verified.len());
         let mut within: Vec<(u64, Arc<Vec<Difference>>)> = Vec::new();
+        let mut pinned = self.pinned(state, &verified).await?;
+        let accepted = state.pins.accepted(&row.id);
         for statement in verified {
             let said = statement.predicate();
             let image = self.image(state, &statement).await?;
@@ -317,26 +343,60 @@ impl Work {
             };
             let another_log = said.log != state.settings.origin;
             let fresh = !another_log && taken.holds(said.challenge.as_deref());
-            jobs.push((statement, differences, image, assignment, fresh));
+            let listed = differences
+                .as_ref()
+                .map_or(&[][..], |listed| listed.as_slice());
+            let scope = image.as_ref().map(|image| &image.statement.predicate.scope);
+            let pins = pins::stand(pinned.as_ref(), said, listed, scope, &accepted);
+            if let Standing::Held(held) = &pins {
+                pinned = Some(Arc::clone(held));
+            }
+            jobs.push(Job {
+                differences,
+                image,
+                assignment,
+                pins,
+                fresh,
+                statement,
+            });
         }
         let (node, received) = (self.node.clone(), self.received);
         let (keys, settings) = (Arc::clone(&state.keys), Arc::clone(&state.settings));
         let prepared = on_bench(state, size, move || {
             jobs.into_iter()
-                .map(|(statement, differences, image, assignment, fresh)| {
+                .map(|job| {
                     let bench = Bench {
                         node: &node,
-                        assignment: assignment.as_deref(),
+                        assignment: job.assignment.as_deref(),
                         keys: &keys,
                         origin: &settings.origin,
                         received,
                     };
-                    prepare(&bench, statement, differences, image, fresh)
+                    prepare(
+                        &bench,
+                        job.statement,
+                        job.differences,
+                        job.image,
+                        job.pins,
+                        job.fresh,
+                    )
                 })
                 .collect::<Result<Vec<_>, Code>>()
         })
         .await?;
         prepared.map_err(|_failed| ProblemResponse::internal())
+    }
+
+    /// What is held of the node, where a statement speaks of pins.
+    async fn pinned(
+        &self,
+        state: &AppState,
+        verified: &Verified,
+    ) -> Result<Option<Arc<Held>>, ProblemResponse> {
+        if verified.iter().all(|it| it.predicate().pins.is_none()) {
+            return Ok(None);
+        }
+        Ok(state.pins.held(&state.store, self.node.as_str()).await?)
     }
 
     async fn image(

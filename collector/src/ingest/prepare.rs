@@ -15,6 +15,7 @@ use super::refusal::Code;
 use crate::assignments::Current;
 use crate::images::LoadedImage;
 use crate::keys::CollectorKeys;
+use crate::pins::Standing;
 
 /// Characters of another log's origin that are kept beside the statement.
 const ORIGIN: usize = 200;
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub appraisal: Option<Appraisal>,
     /// The image that it compares with, where it is held.
     pub image: Option<Arc<LoadedImage>>,
+    /// How its pins stand to what is held.
+    pub pins: Standing,
     /// The assignment that it was appraised by.
     pub assignment: Option<Digest>,
     /// The log that it is for, where that is not ours: stored and appraised like any other, for its key and sequence are right,
@@ -91,6 +94,7 @@ pub fn prepare(
     statement: VerifiedStatement<Attestation>,
     differences: Option<Arc<Vec<Difference>>>,
     image: Option<Arc<LoadedImage>>,
+    pins: Standing,
     fresh: bool,
 ) -> Result<Prepared, Code> {
     let said = statement.predicate();
@@ -98,6 +102,20 @@ pub fn prepare(
     let differences_at = said.r#as.unwrap_or(said.sequence);
     // What `as` names and we do not have is no list at all: unless nothing differs it will not explain the tree.
     let differences = differences.unwrap_or_else(|| Arc::new(said.differences.clone()));
+    let trees = match (&pins, &image) {
+        (Standing::Held(held), Some(image)) => {
+            Some(held.trees(image.payload, &image.statement.predicate.scope))
+        }
+        _ => None,
+    };
+    let held = match (&pins, &trees) {
+        (Standing::None, _) => Pins::None,
+        (Standing::Held(_), Some(trees)) => Pins::Held {
+            local: &trees.local,
+            growing: &trees.growing,
+        },
+        _ => Pins::Missing,
+    };
     let appraisal = bench.assignment.map(|assignment| {
         appraisal::appraise(&Evidence {
             attestation: &statement,
@@ -111,7 +129,7 @@ pub fn prepare(
             }),
             received: bench.received,
             revoked: image.as_ref().is_some_and(|image| image.revoked),
-            pins: Pins::None,
+            pins: held,
         })
     });
     let receipt = Statement::<Receipt>::of_payload(
@@ -136,6 +154,7 @@ pub fn prepare(
         differences_at,
         appraisal,
         image,
+        pins,
         assignment,
         another_log,
         fresh,

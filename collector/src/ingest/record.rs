@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use attestation::appraisal::Verdict;
 use attestation::dsse::Envelope;
+use attestation::scope::Expect;
 use attestation::time::Timestamp;
 use attestation::wire::{Expected, Refused};
 use serde_json::json;
@@ -22,7 +23,9 @@ use super::sequence::{Place, expected, place};
 use super::{Listed, Prepared};
 use crate::events::{Event, NodeEvent};
 use crate::keys::CollectorKeys;
+use crate::logins;
 use crate::metrics::{Metrics, VerdictLabel};
+use crate::pins::{self, Standing};
 use crate::problem::ProblemResponse;
 use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
@@ -30,6 +33,7 @@ use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 use crate::violations::steps::{Facts, steps};
 use crate::violations::store::{Channels, apply, open_of};
+use crate::violations::view::Step;
 
 /// A statement that is refused before it comes to the writer.
 pub struct Refuse {
@@ -51,6 +55,8 @@ pub struct Recorded {
     pub fresh: bool,
     /// The first that was not taken.
     pub refused: Option<Refused>,
+    /// Violations that are over, or are about something else now.
+    pub moved: Vec<String>,
 }
 
 /// What the job needs beside the statements.
@@ -141,11 +147,13 @@ async fn job(
         verdict: None,
         fresh: false,
         refused: None,
+        moved: Vec::new(),
     };
     let mut refusal = None;
     for (index, prepared) in prepared.into_iter().enumerate() {
         match one(tx, &office, &mut node, &prepared).await? {
-            Outcome::Taken(receipt, verdict) => {
+            Outcome::Taken(receipt, verdict, moved) => {
+                recorded.moved.extend(moved);
                 recorded.receipts.push(receipt);
                 recorded.verdict = verdict;
                 recorded.fresh = prepared.fresh;
@@ -193,7 +201,7 @@ fn refused(index: usize, code: Code, node: &NodeRow) -> Refused {
 
 enum Outcome {
     /// Stored now.
-    Taken(Envelope, Option<Verdict>),
+    Taken(Envelope, Option<Verdict>, Vec<String>),
     /// Stored before: the same receipt again.
     Told(Envelope),
     /// Not stored, or stored as proof of a fork.
@@ -238,7 +246,9 @@ async fn take(
     keep_statement(tx, office, node, prepared, verdict, &kept, true).await?;
     touched(tx, node, prepared).await?;
     snapshot(tx, office, node, prepared).await?;
-    violations(tx, office, node, prepared, verdict, &reasons, jumped).await?;
+    logins::record(tx, node, said, office.received).await?;
+    pinned(tx, node, prepared, office.received).await?;
+    let moved = violations(tx, office, node, prepared, verdict, &reasons, jumped).await?;
     // History may tell of something graver, but heals nothing.
     let was = node
         .verdict
@@ -261,7 +271,7 @@ async fn take(
         verdict: verdict.map_or("none", Verdict::as_str).to_owned(),
     };
     office.metrics.statements.get_or_create(&label).inc();
-    Ok(Outcome::Taken(prepared.receipt.clone(), verdict))
+    Ok(Outcome::Taken(prepared.receipt.clone(), verdict, moved))
 }
 
 fn advance(node: &mut NodeRow, prepared: &Prepared, received: Timestamp, jumped: bool) {
@@ -291,6 +301,7 @@ fn advance(node: &mut NodeRow, prepared: &Prepared, received: Timestamp, jumped:
         "coverage": said.coverage,
         "agent": said.agent,
         "claims": said.claims,
+        "pins": said.pins,
         "goodbye": said.goodbye,
         "rewound": said.rewound,
     });
@@ -304,7 +315,7 @@ async fn violations(
     verdict: Option<Verdict>,
     reasons: &[String],
     jumped: Option<&Expected>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let said = prepared.statement.predicate();
     let open = if tx.nodes.is_clean(&node.id) {
         Vec::new()
@@ -326,11 +337,21 @@ async fn violations(
         fork: None,
         calm: office.calm,
     };
-    let changes = steps(&open, &facts, || uuid::Uuid::now_v7().to_string());
+    let mut changes = steps(&open, &facts, || uuid::Uuid::now_v7().to_string());
     if open.is_empty() && changes.is_empty() {
         tx.nodes.set_clean(&node.id, true);
     }
-    for change in &changes {
+    for change in &mut changes {
+        let is_pin = matches!(
+            change.violation.expect,
+            Some(Expect::Local | Expect::Growing)
+        );
+        if is_pin
+            && change.step == Step::Resolved
+            && let Some(word) = pins::word(tx, &change.violation).await?
+        {
+            change.violation.resolution = Some(word);
+        }
         apply(
             tx,
             change,
@@ -340,5 +361,25 @@ async fn violations(
         )
         .await?;
     }
-    Ok(())
+    Ok(changes.into_iter().map(|it| it.violation.id).collect())
+}
+
+/// What the statement's pins are becomes what is held. One without an image says nothing of them.
+async fn pinned(
+    tx: &mut Writing,
+    node: &mut NodeRow,
+    prepared: &Prepared,
+    received: Timestamp,
+) -> Result<(), StoreError> {
+    if prepared.statement.predicate().image.is_none() {
+        return Ok(());
+    }
+    let held = match &prepared.pins {
+        Standing::None => None,
+        Standing::Missing(_) => return Ok(()),
+        Standing::Held(held) => Some(held.as_ref()),
+    };
+    let image = prepared.image.as_ref();
+    let scope = image.map(|image| &image.statement.predicate.scope);
+    pins::put(tx, node, held, scope, received).await
 }

@@ -107,6 +107,8 @@ pub struct NodeRow {
     pub differences: u64,
     /// The one jump after a gap of cause `lost` was taken.
     pub jump_taken: bool,
+    /// SHA-256 of the pinned lines that are held of it.
+    pub pins: Option<Digest>,
 }
 
 impl NodeRow {
@@ -148,6 +150,7 @@ impl NodeRow {
             differences_at: None,
             differences: 0,
             jump_taken: false,
+            pins: None,
         }
     }
 
@@ -155,12 +158,12 @@ impl NodeRow {
         sqlx::query(
             "INSERT INTO nodes (id, name, grp, state, public_key, machine, token_id, replaces, enrolled, approved, \
              approved_by, sequence, previous, last_received, last_fresh, verdict, verdict_reasons, verdict_since, verdict_at, \
-             assurance, tree, image, stated, stopped, forked, differences_at, differences, jump_taken) \
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28) \
+             assurance, tree, image, stated, stopped, forked, differences_at, differences, jump_taken, pins) \
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29) \
              ON CONFLICT (id) DO UPDATE SET name=?2, grp=?3, state=?4, public_key=?5, machine=?6, token_id=?7, replaces=?8, \
              enrolled=?9, approved=?10, approved_by=?11, sequence=?12, previous=?13, last_received=?14, last_fresh=?15, \
              verdict=?16, verdict_reasons=?17, verdict_since=?18, verdict_at=?19, assurance=?20, tree=?21, image=?22, \
-             stated=?23, stopped=?24, forked=?25, differences_at=?26, differences=?27, jump_taken=?28",
+             stated=?23, stopped=?24, forked=?25, differences_at=?26, differences=?27, jump_taken=?28, pins=?29",
         )
         .bind(&self.id)
         .bind(&self.name)
@@ -190,6 +193,7 @@ impl NodeRow {
         .bind(self.differences_at.map(to_sql))
         .bind(to_sql(self.differences))
         .bind(self.jump_taken)
+        .bind(self.pins.as_ref().map(|digest| digest.as_bytes().as_slice()))
         .execute(connection)
         .await?;
         Ok(())
@@ -232,6 +236,7 @@ impl FromRow<'_, SqliteRow> for NodeRow {
             differences_at: number(row, "differences_at")?,
             differences: number(row, "differences")?.unwrap_or(0),
             jump_taken: row.try_get("jump_taken")?,
+            pins: digest(row, "pins")?,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::activity::{self, Action};
 use crate::clock;
 use crate::events::{Event, NodeEvent};
 use crate::metrics::Metrics;
+use crate::pins;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
@@ -40,9 +41,21 @@ pub async fn resolve(
     decide(state, id, reason, by, Decision::Resolve).await
 }
 
+/// Takes what was found at a `local` or `growing` path for right: the violation is marked as seen, and ends when the node says that
+/// what was found is its pin. Whoever calls asks the node.
+pub async fn accept(
+    state: &AppState,
+    id: &str,
+    reason: &str,
+    by: &str,
+) -> Result<ViolationView, ProblemResponse> {
+    decide(state, id, reason, by, Decision::Accept).await
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Acknowledge,
+    Accept,
     Resolve,
 }
 
@@ -64,7 +77,7 @@ pub fn lasting(kind: Kind, node: Option<&NodeRow>) -> Option<&'static str> {
             .is_some_and(has_open_gap)
             .then_some("the gap is still open: a rescan of the node closes it"),
         Kind::Difference => Some(
-            "the path still differs: once it is as its image says, the node's next attestation ends this",
+            "the path still differs: once it is as it should be, the node's next attestation ends this; what was found at a `local` or `growing` path can be accepted",
         ),
         Kind::Many => Some(
             "more than a thousand paths still differ: the node's next attestation with fewer ends this",
@@ -157,6 +170,18 @@ impl Desk {
         let node = tx.node(&violation.node).await?;
         let violation = match self.decision {
             Decision::Acknowledge => self.acknowledged(violation),
+            Decision::Accept => {
+                if let Some(why) = pins::refused(&violation, node.as_ref()) {
+                    return Ok(Err(conflict("not-a-pin", why)));
+                }
+                if !pins::keep(tx, &violation, &self.by, &self.reason, self.at).await? {
+                    return Ok(Err(conflict(
+                        "many",
+                        "the node has not confirmed what was accepted before: wait until it has",
+                    )));
+                }
+                self.acknowledged(violation)
+            }
             Decision::Resolve => {
                 if let Some(why) = lasting(violation.kind, node.as_ref()) {
                     return Ok(Err(conflict("lasts", why)));
@@ -216,6 +241,7 @@ impl Desk {
     async fn tell(&self, tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreError> {
         let (step, action) = match self.decision {
             Decision::Acknowledge => (Step::Updated, "violation.acknowledge"),
+            Decision::Accept => (Step::Updated, "violation.accept"),
             Decision::Resolve => (Step::Resolved, "violation.resolve"),
         };
         let channels = Channels {

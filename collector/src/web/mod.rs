@@ -4,9 +4,11 @@ pub mod acl;
 pub mod assets;
 pub mod capability;
 mod images;
+mod logins;
 mod node;
 mod nodes;
 mod overview;
+mod pins;
 mod review;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -33,10 +35,15 @@ pub fn routes() -> Router<People> {
         .route("/", get(overview::page))
         .route("/nodes", get(nodes::page))
         .route("/nodes/{id}", get(node::page))
+        .route("/nodes/{id}/pins", get(pins::page))
+        .route("/nodes/{id}/pins/review", post(pins::review_all))
         .route("/violations", get(violations::page))
         .route("/violations/{id}", get(violation::page))
         .route("/violations/{id}/acknowledge", post(review::acknowledge))
         .route("/violations/{id}/resolve", post(review::resolve))
+        .route("/violations/{id}/accept", post(review::accept))
+        .route("/sessions", get(logins::list))
+        .route("/sessions/{id}", get(logins::page))
         .route("/images", get(images::page))
 }
 

@@ -9,12 +9,13 @@ use axum::extract::State;
 use maud::{Markup, html};
 use sqlx::Row as _;
 
-use super::{address, sentence, shell, state, text, violations};
+use super::{address, logins as login_pages, sentence, shell, state, text, violations};
 use crate::access::Person;
 use crate::api::Named;
 use crate::api::reads::{self, NodeFacts, TouchedView, ViolationFilter};
 use crate::clock;
 use crate::door::people::People;
+use crate::logins::{self, Filter, LoginView};
 use crate::problem::ProblemResponse;
 use crate::store::nodes::digest;
 use crate::violations::view::ViolationView;
@@ -33,6 +34,7 @@ struct Facts {
     open: Vec<ViolationView>,
     touched: Vec<TouchedView>,
     verdicts: Vec<VerdictChange>,
+    sessions: Vec<LoginView>,
     image: Option<ImageFacts>,
     assigned: Option<Assigned>,
     now: Timestamp,
@@ -77,6 +79,7 @@ pub(super) async fn page(
             div { h2 #image { "What it must be" } (image(&facts)) }
             div { h2 #agent { "What it says of itself" } (agent(&facts)) }
         }
+        (sessions(&facts))
         (not_seen(&facts))
         (history(&facts))
     };
@@ -84,7 +87,7 @@ pub(super) async fn page(
     let live = shell::live(
         "node",
         &format!("/nodes/{id}"),
-        &["verdict", "violation", "node"],
+        &["verdict", "violation", "session", "node"],
         &body,
     );
     Ok(shell::page(&person, "/nodes", &title, &live))
@@ -122,6 +125,15 @@ async fn read(people: &People, id: &str) -> Result<Facts, ProblemResponse> {
         open: reads::violations(app, &filter, LISTED + 1).await?,
         touched: reads::touched(app, Some(id), None, RECENT).await?,
         verdicts,
+        sessions: logins::list(
+            app,
+            Filter {
+                node: Some(id),
+                before: None,
+            },
+            RECENT,
+        )
+        .await?,
         image: image_facts(people, node.row.image.as_ref()).await?,
         assigned: assigned(people, &node.row.group).await?,
         node,
@@ -204,7 +216,8 @@ fn lead(facts: &Facts) -> Markup {
                 Some(at) => { "Attested " (text::age(at, facts.now)) ". " }
                 None => { "It has not attested yet. " }
             }
-            @if facts.node.unreviewed > 0 { a href="#review" { (text::counted(facts.node.unreviewed, "touched path", "touched paths")) " unreviewed" } "." }
+            @if facts.node.touched > 0 { a href="#review" { (text::counted(facts.node.touched, "touched path", "touched paths")) " unreviewed" } ". " }
+            @if facts.node.pins.unreviewed > 0 { a href={ "/nodes/" (row.id) "/pins?waiting=1" } { (text::counted(facts.node.pins.unreviewed, "pinned line", "pinned lines")) " unreviewed" } "." }
         }
     }
 }
@@ -243,7 +256,10 @@ fn beside(facts: &Facts) -> Markup {
                 Some(limits) => a href="#limits" { (limits) },
                 None => "not known",
             } } }
-            div { dt { "Unreviewed" } dd { (facts.node.unreviewed) } }
+            div { dt { "Pinned lines" } dd {
+                @if facts.node.pins.entries == 0 { "none" } @else { a href={ "/nodes/" (row.id) "/pins" } { (text::count(facts.node.pins.entries)) } }
+            } }
+            div { dt { "Unreviewed" } dd { (facts.node.unreviewed()) } }
         }
     }
 }
@@ -364,6 +380,16 @@ fn agent(facts: &Facts) -> Markup {
                 }
             }
             @if row.forked { dt { "Forked" } dd { span.bad { "two statements with one number were seen; it stays so until it is enrolled anew" } } }
+        }
+    }
+}
+
+fn sessions(facts: &Facts) -> Markup {
+    html! {
+        @if !facts.sessions.is_empty() {
+            h2 #sessions { "Logins" }
+            (login_pages::table(&facts.sessions, false, facts.now))
+            p.pages { a href=(address("/sessions", &[("node", &facts.node.row.id)])) { "All of this node" } }
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::access::Person;
 use crate::api::reads::{self, NodeFacts, Summary};
 use crate::clock;
 use crate::door::people::People;
+use crate::logins;
 use crate::problem::ProblemResponse;
 use crate::store::{NodeRow, NodeState};
 use crate::violations::view::ViolationView;
@@ -18,6 +19,9 @@ use crate::violations::view::ViolationView;
 const CAUSES: usize = 10;
 /// Open violations that are gathered into causes.
 const GATHERED: u32 = 2_000;
+/// Logins of root named, and how far back.
+const ROOTS: u32 = 5;
+const DAY: i64 = 86_400_000_000;
 /// Silent nodes, and nodes with the oldest read, that are named.
 const NAMED: usize = 5;
 
@@ -39,11 +43,14 @@ pub(super) async fn page(
     let causes = causes(reads::worst(&people.app, GATHERED).await?);
     let blind = blind_spots(&people, &nodes).await?;
     let days = days(&people, now).await?;
+    let since = Timestamp::from_micros(now.as_micros().saturating_sub(DAY));
+    let roots = logins::of_root(&people.app, since, ROOTS).await?;
     let body = html! {
         h1 { (first_line(&summary)) }
         @if summary.nodes == 0 { (empty()) } @else {
             (counted(&summary, &blind))
             (needs_a_person(&causes, &nodes, now))
+            @if !roots.is_empty() { h2 #roots { "Logins of root" small { "begun within a day" } } (super::logins::table(&roots, true, now)) }
         }
         div.cols {
             @if summary.nodes > 0 { div { (blind_section(&blind, now)) } }
@@ -55,7 +62,12 @@ pub(super) async fn page(
         &person,
         "/",
         "Overview",
-        &shell::live("overview", "/", &["violation", "verdict", "node"], &body),
+        &shell::live(
+            "overview",
+            "/",
+            &["violation", "verdict", "session", "node"],
+            &body,
+        ),
     ))
 }
 
@@ -108,7 +120,7 @@ fn counted(summary: &Summary, blind: &Blind) -> Markup {
         p.lead {
             (text::counted(summary.nodes, "node", "nodes")) " enrolled; how many there should be is not known here. "
             @if summary.violations > 0 { a href="/violations" { (text::counted(summary.violations, "open violation", "open violations")) } } @else { "No open violations" }
-            @if summary.unreviewed > 0 { ", " (text::counted(summary.unreviewed, "touched path", "touched paths")) " unreviewed" }
+            @if summary.unreviewed > 0 { ", " (text::counted(summary.unreviewed, "touched or pinned path", "touched or pinned paths")) " unreviewed" }
             ". " (text::count(blind.entries)) " entries attested."
         }
     }

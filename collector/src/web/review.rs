@@ -13,6 +13,7 @@ use crate::access::Person;
 use crate::access::roles::Role;
 use crate::api::Named;
 use crate::door::people::People;
+use crate::pins;
 use crate::problem::ProblemResponse;
 use crate::store::NodeRow;
 use crate::violations::review;
@@ -35,6 +36,7 @@ pub(super) fn section(
         return Markup::default();
     }
     let lasts = review::lasting(violation.kind, node);
+    let acceptable = pins::refused(violation, node).is_none();
     let at = |what: &str| format!("/violations/{}/{what}", violation.id);
     html! {
         h2 #now { "What now" }
@@ -47,10 +49,12 @@ pub(super) fn section(
                 label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what you found, a ticket, who was asked"; }
                 button.act.first[lasts.is_some()] type="submit" { @if violation.acknowledged.is_some() { "Acknowledge again" } @else { "Acknowledge" } }
                 @if lasts.is_none() { button.act.first type="submit" formaction=(at("resolve")) { "Resolve" } }
+                @if acceptable { button.act.first type="submit" formaction=(at("accept")) { "Accept what was found" } }
             }
             p.note {
                 "Acknowledging says that you have seen it as it now is; another finding at this path clears that. "
                 @if lasts.is_none() { "Resolving ends this one violation. " }
+                @if acceptable { "Accepting asks the node to hold to what it found from now on; this ends when it says that it does. " }
                 "Your name and the reason are kept in the history and told to every channel."
             }
         }
@@ -82,6 +86,17 @@ pub(super) async fn resolve(
 ) -> Result<Redirect, ProblemResponse> {
     let ended = review::resolve(&people.app, &id, &reason(form)?, &person.user).await?;
     Ok(Redirect::to(&format!("/violations/{}", ended.id)))
+}
+
+/// `POST /violations/{id}/accept`.
+pub(super) async fn accept(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    form: Result<Form<Said>, FormRejection>,
+) -> Result<Redirect, ProblemResponse> {
+    let seen = pins::accept(&people.app, &id, &reason(form)?, &person.user).await?;
+    Ok(Redirect::to(&format!("/violations/{}", seen.id)))
 }
 
 #[cfg(test)]

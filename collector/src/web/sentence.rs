@@ -79,7 +79,12 @@ fn difference(violation: &ViolationView, path: &Markup, on: &Markup) -> Markup {
     if has("unreadable") {
         html! { (path) " on " (on) " could not be read." }
     } else if has("added") {
-        html! { (path) " is on " (on) " and not in the image." }
+        let why = if pinned {
+            " and was not pinned there."
+        } else {
+            " and not in the image."
+        };
+        html! { (path) " is on " (on) (why) }
     } else if has("removed") {
         html! { (path) " is missing on " (on) "." }
     } else {

@@ -15,6 +15,7 @@ use crate::api::Named;
 use crate::api::reads::{self, HistoryStep};
 use crate::clock;
 use crate::door::people::People;
+use crate::logins::{self, LoginView};
 use crate::problem::ProblemResponse;
 use crate::violations::view::{Kind, ViolationView};
 
@@ -40,6 +41,8 @@ pub(super) async fn page(
     let elsewhere = reads::elsewhere(app, &violation, ELSEWHERE).await?;
     let assigned = assigned(&people, &violation).await?;
     let node = reads::node(app, &violation.node).await?;
+    let actor = violation.actor.as_ref();
+    let login = logins::of_actor(app, &violation.node, actor, violation.detected).await?;
     let now = clock::now();
     let body = html! {
         p.crumbs { a href="/violations" { "Violations" } " / " a href={ "/nodes/" (violation.node) } { (text::plain(sentence::node_name(&violation))) } }
@@ -47,7 +50,7 @@ pub(super) async fn page(
         (lead(&violation, now))
         (what(&violation))
         div.cols {
-            div { h2 #who { "Who" } (who(&violation)) }
+            div { h2 #who { "Who" } (who(&violation, login.as_ref())) }
             div { h2 #from { "Expected from" } (expected_from(&violation, assigned.as_ref(), now)) }
         }
         h2 #when { "When" }
@@ -191,7 +194,7 @@ fn value_in_words(value: &serde_json::Value) -> Markup {
     }
 }
 
-fn who(violation: &ViolationView) -> Markup {
+fn who(violation: &ViolationView, login: Option<&LoginView>) -> Markup {
     let Some(actor) = &violation.actor else {
         return html! {
             p.none {
@@ -207,6 +210,11 @@ fn who(violation: &ViolationView) -> Markup {
             dd {
                 b { (sentence::user(actor)) }
                 span.note { (identity(actor).join(", ")) }
+            }
+            @if let Some(login) = login {
+                dt { "Login" }
+                dd { "began " (text::moment(login.started)) @if let Some(from) = &login.from { " from " code { (text::plain(from)) } }
+                    span.note { a href={ "/sessions/" (login.id) } { "Everything this session did" } } }
             }
             @if let Some(cmdline) = &actor.cmdline { dt { "Command" } dd { code { (text::plain(cmdline)) } } }
             @if let Some(exe) = &actor.exe { dt { "Executable" } dd { (text::path(exe)) @if let Some(digest) = &actor.exe_sha256 { " " (text::digest(digest)) } } }

@@ -11,6 +11,7 @@ use crate::state::AppState;
 use crate::store::{NodeRow, StoreError};
 
 pub use self::nodes::{NodeFacts, NodeView, all_nodes, image, node, nodes_after, nodes_by_id};
+pub(crate) use self::violations::touched_view;
 pub use self::violations::{
     HistoryStep, TouchedView, ViolationFilter, elsewhere, history, touched, violation, violations,
     worst,
@@ -27,7 +28,7 @@ pub struct Summary {
     pub violations: u64,
     /// How many are of which severity.
     pub severities: BTreeMap<String, u64>,
-    /// Touched paths that nobody has reviewed.
+    /// Touched paths, and new or changed pins, that nobody has reviewed.
     pub unreviewed: u64,
     /// Deliveries that wait, and those given up on.
     pub alerts_waiting: u64,
@@ -59,7 +60,7 @@ pub async fn summary(app: &AppState, nodes: &[(NodeRow, String)]) -> Result<Summ
         summary.severities.insert(severity, count);
     }
     let numbers: (i64, i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM touched WHERE reviewed IS NULL), \
+        "SELECT (SELECT count(*) FROM touched WHERE reviewed IS NULL) + (SELECT count(*) FROM pins WHERE reviewed IS NULL), \
          (SELECT count(*) FROM outbox WHERE delivered IS NULL AND given_up IS NULL), \
          (SELECT count(*) FROM outbox WHERE given_up IS NOT NULL), \
          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)",

@@ -24,9 +24,22 @@ pub struct NodeFacts {
     /// Its open violations.
     pub violations: u64,
     /// Touched paths that nobody has reviewed.
-    pub unreviewed: u64,
+    pub touched: u64,
+    /// Its pinned lines.
+    pub pins: Pinned,
     /// The image that it compares with.
     pub image: Option<ImageView>,
+}
+
+/// What a node has pinned, in numbers.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Pinned {
+    /// Pinned lines.
+    pub entries: u64,
+    /// New or changed ones that nobody has reviewed.
+    pub unreviewed: u64,
+    /// SHA-256 of the plain lines that are held.
+    pub sha256: Option<Digest>,
 }
 
 /// A node as the API gives it.
@@ -55,6 +68,8 @@ pub struct NodeView {
     violations: u64,
     differences: u64,
     unreviewed: u64,
+    pins: Pinned,
+    public_key: String,
 }
 
 impl NodeFacts {
@@ -91,8 +106,16 @@ impl NodeFacts {
             approved_by: row.approved_by.clone(),
             violations: self.violations,
             differences: row.differences,
-            unreviewed: self.unreviewed,
+            unreviewed: self.unreviewed(),
+            pins: self.pins,
+            public_key: row.public_key.clone(),
         }
+    }
+
+    /// What waits for a person beside violations: touched paths, new and changed pins.
+    #[must_use]
+    pub fn unreviewed(&self) -> u64 {
+        self.touched.saturating_add(self.pins.unreviewed)
     }
 
     /// How many sealed entries it attests.
@@ -120,7 +143,7 @@ impl NodeFacts {
 /// The columns that a status is computed from, for all nodes at once.
 const LIGHT: &str = "SELECT id, name, grp, state, '' AS public_key, NULL AS machine, NULL AS token_id, replaces, enrolled, approved, \
     approved_by, sequence, NULL AS previous, last_received, last_fresh, verdict, '[]' AS verdict_reasons, verdict_since, verdict_at, \
-    assurance, NULL AS tree, image, '{}' AS stated, stopped, forked, differences_at, differences, jump_taken FROM nodes";
+    assurance, NULL AS tree, image, '{}' AS stated, stopped, forked, differences_at, differences, jump_taken, NULL AS pins FROM nodes";
 
 /// Every node with its status, without what only its own page shows.
 ///
@@ -189,6 +212,13 @@ async fn with_facts(app: &AppState, rows: Vec<NodeRow>) -> Result<Vec<NodeFacts>
     let ids = serde_json::to_string(&ids).unwrap_or_default();
     let violations = counts(app, "SELECT node, count(*) FROM violations WHERE resolved IS NULL AND node IN (SELECT value FROM json_each(?)) GROUP BY node", &ids).await?;
     let touched = counts(app, "SELECT node, count(*) FROM touched WHERE reviewed IS NULL AND node IN (SELECT value FROM json_each(?)) GROUP BY node", &ids).await?;
+    let entries = counts(
+        app,
+        "SELECT node, count(*) FROM pins WHERE node IN (SELECT value FROM json_each(?)) GROUP BY node",
+        &ids,
+    )
+    .await?;
+    let waiting = counts(app, "SELECT node, count(*) FROM pins WHERE reviewed IS NULL AND node IN (SELECT value FROM json_each(?)) GROUP BY node", &ids).await?;
     let mut images: HashMap<Digest, Option<ImageView>> = HashMap::new();
     for row in &rows {
         if let Some(payload) = row.image
@@ -203,7 +233,12 @@ async fn with_facts(app: &AppState, rows: Vec<NodeRow>) -> Result<Vec<NodeFacts>
         .map(|row| NodeFacts {
             status: status(app, &row, now),
             violations: violations.get(&row.id).copied().unwrap_or(0),
-            unreviewed: touched.get(&row.id).copied().unwrap_or(0),
+            touched: touched.get(&row.id).copied().unwrap_or(0),
+            pins: Pinned {
+                entries: entries.get(&row.id).copied().unwrap_or(0),
+                unreviewed: waiting.get(&row.id).copied().unwrap_or(0),
+                sha256: row.pins,
+            },
             image: row
                 .image
                 .and_then(|payload| images.get(&payload).cloned().flatten()),

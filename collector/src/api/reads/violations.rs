@@ -205,7 +205,8 @@ pub async fn touched(
     Ok(rows.iter().map(touched_view).collect::<Result<_, _>>()?)
 }
 
-fn touched_view(row: &SqliteRow) -> Result<TouchedView, sqlx::Error> {
+/// A touched path from a row.
+pub(crate) fn touched_view(row: &SqliteRow) -> Result<TouchedView, sqlx::Error> {
     let actor: Option<String> = row.try_get("actor")?;
     Ok(TouchedView {
         id: row.try_get("id")?,

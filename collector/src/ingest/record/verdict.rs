@@ -10,6 +10,7 @@ use super::Office;
 use crate::events::{Event, VerdictEvent};
 use crate::ingest::Prepared;
 use crate::log;
+use crate::pins::Standing;
 use crate::store::nodes::to_sql;
 use crate::store::{NodeRow, StoreError, Writing};
 
@@ -79,7 +80,10 @@ async fn sign_verdict(
         attestation: prepared.payload,
         image: prepared.image.as_ref().map(|image| image.payload),
         assignment: prepared.assignment,
-        pins: None,
+        pins: match &prepared.pins {
+            Standing::Held(held) => Some(held.file.sha256),
+            Standing::None | Standing::Missing(_) => None,
+        },
     };
     let statement = Statement::about(Subject::of_tree(node.id.clone(), &tree), said);
     let envelope = Envelope::sign(statement.to_payload(), &office.keys.verdict)
