@@ -24,6 +24,7 @@ pub mod journal;
 pub mod limits;
 pub mod link;
 pub mod monitor;
+pub mod pins;
 pub mod privileges;
 pub mod reload;
 mod renewal;

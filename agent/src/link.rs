@@ -3,14 +3,18 @@
 //! Bounded by construction: four challenges, and of each kind of order the newest.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use attestation::digest::Digest;
+use attestation::entry::Line;
+use attestation::path::ImagePath;
 use attestation::statement::Gap;
 use tokio::sync::Notify;
 
 use crate::image::Candidate;
 use crate::limits::Pressure;
+use crate::pins::View;
 use crate::reload::{EngineSettings, UplinkSettings};
 use crate::watch::Waker;
 
@@ -20,6 +24,10 @@ const CHALLENGE_LIFE: Duration = Duration::from_secs(270);
 const CHALLENGES: usize = attestation::wire::MAX_CHALLENGES;
 /// Gaps told by the uplink that the engine has not taken yet.
 const GAPS: usize = 16;
+/// Pins of the last statements that are kept: growth may move them on while the collector asks for them.
+const PINS: usize = 3;
+/// Accepted lines that the engine has not taken yet; the collector tells them again.
+const ACCEPTS: usize = 256;
 
 /// What the uplink wants of the engine.
 #[derive(Debug, Default)]
@@ -32,6 +40,8 @@ pub struct Orders {
     pub interval: Option<Duration>,
     /// Something between this node and the collector was lost.
     pub gaps: Vec<Gap>,
+    /// What persons accepted at `local` and `growing` paths.
+    pub accepts: Vec<(ImagePath, Option<Line>)>,
     /// The collector may not have what was told before: tell the differences in full.
     pub retell: bool,
     /// A challenge came while there was none.
@@ -62,6 +72,8 @@ struct State {
     pending: bool,
     waker: Option<Waker>,
     uplink: Option<UplinkSettings>,
+    /// What the last statements say of the pins.
+    pins: VecDeque<Arc<View>>,
 }
 
 #[derive(Debug)]
@@ -119,11 +131,34 @@ impl Link {
         self.lock().challenges.clear();
     }
 
+    /// The pins as the statement that is about to be signed says them.
+    pub fn hold_pins(&self, pins: Option<Arc<View>>) {
+        let mut state = self.lock();
+        let Some(pins) = pins else {
+            state.pins.clear();
+            return;
+        };
+        if state.pins.back().is_none_or(|last| last.file != pins.file) {
+            state.pins.push_back(pins);
+            while state.pins.len() > PINS {
+                state.pins.pop_front();
+            }
+        }
+    }
+
+    /// The pins that one of the last statements names.
+    pub fn pins(&self, sha256: &Digest) -> Option<Arc<View>> {
+        let state = self.lock();
+        let named = |view: &&Arc<View>| view.file.is_some_and(|file| file.sha256 == *sha256);
+        state.pins.iter().rev().find(named).cloned()
+    }
+
     /// Gives the engine something to do.
     pub fn order(&self, give: impl FnOnce(&mut Orders)) {
         let mut state = self.lock();
         give(&mut state.orders);
         state.orders.gaps.truncate(GAPS);
+        state.orders.accepts.truncate(ACCEPTS);
         self.ring(state);
     }
 

@@ -7,11 +7,13 @@ use attestation::key::NodeId;
 use attestation::path::ImagePath;
 use attestation::severity::sort_gravest_first;
 use attestation::statement::{
-    AgentFacts, Assurance, Attestation, Coverage, Difference, Gap, Mounts, Statement, Subject,
-    Touched, UnexpectedMount, Unreadable, WatchCoverage,
+    AgentFacts, Assurance, Attestation, Coverage, Difference, Gap, Grown, Mounts, Statement,
+    Subject, Touched, UnexpectedMount, Unreadable, WatchCoverage,
 };
 use attestation::time::Timestamp;
 use serde::Serialize;
+
+use crate::pins::View;
 
 /// Bytes for the differences; the other lists together stay below what is left of a mebibyte.
 const DIFFERENCES_BYTES: usize = 560 * 1024;
@@ -50,9 +52,15 @@ pub struct Report<'a> {
     /// What was seen and what was not.
     pub seen: Seen<'a>,
     /// What is not as expected.
-    pub differences: &'a BTreeMap<ImagePath, Difference>,
+    pub differences: &'a [&'a Difference],
     /// The receipted statement that has exactly these differences.
     pub told: Option<Told>,
+    /// What is this node's own; nothing without an image.
+    pub own: Option<&'a View>,
+    /// What of it grew.
+    pub grown: Vec<Grown>,
+    /// How much grew, if not all is listed.
+    pub grown_total: Option<u64>,
     /// Changed and put back since the last statement.
     pub touched: &'a [Touched],
     /// How many were, listed or not.
@@ -134,15 +142,15 @@ pub fn compose(report: &Report<'_>) -> Composed {
         checkpoint: None,
         image: report.image,
         entries: report.entries,
-        local: Digest::ZERO,
-        growing: Digest::ZERO,
-        pins: None,
+        local: report.own.map_or(Digest::ZERO, |own| own.local),
+        growing: report.own.map_or(Digest::ZERO, |own| own.growing),
+        pins: report.own.and_then(|own| own.file),
         coverage: coverage(&report.seen),
         differences,
         differences_total,
         r#as: report.told.map(|told| told.sequence),
-        grown: Vec::new(),
-        grown_total: None,
+        grown: report.grown.clone(),
+        grown_total: report.grown_total,
         touched,
         touched_total,
         // Logins come last, in what room is left.
@@ -160,16 +168,16 @@ pub fn compose(report: &Report<'_>) -> Composed {
 }
 
 /// All differences by path where they fit, else the gravest that do and how many there are.
-fn listed_differences(all: &BTreeMap<ImagePath, Difference>) -> (Vec<Difference>, Option<u64>) {
+fn listed_differences(all: &[&Difference]) -> (Vec<Difference>, Option<u64>) {
     let (listed, total) = fit(
-        all.values(),
+        all.iter().copied(),
         Attestation::MAX_DIFFERENCES,
         DIFFERENCES_BYTES,
     );
     if total.is_none() {
         return (listed, None);
     }
-    let mut sorted: Vec<Difference> = all.values().cloned().collect();
+    let mut sorted: Vec<Difference> = all.iter().copied().cloned().collect();
     sort_gravest_first(&mut sorted);
     fit(
         sorted.iter(),
@@ -316,8 +324,11 @@ mod tests {
                 mounts: Digest::of(b"mounts"),
                 unexpected: &[],
             },
-            differences,
+            differences: &differences.values().collect::<Vec<_>>(),
             told,
+            own: None,
+            grown: Vec::new(),
+            grown_total: None,
             touched,
             touched_total: len(touched),
             agent: &agent,

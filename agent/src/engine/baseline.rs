@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation::digest::Digest;
-use attestation::entry::Line;
+use attestation::entry::{Entry, Kind, Line};
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
 use attestation::statement::Difference;
@@ -17,13 +17,18 @@ use attestation::tree::Tree;
 use super::group::{Compared, Group, Observed};
 use super::kept::{Known, Source};
 use super::marks::{Mark, Marks, Slot, short};
+use super::pins::see;
 use super::wanted::Wanted;
 use crate::event::{AgentEvent, Observer};
 use crate::image::{Candidate, LinesError};
+use crate::pins::{Came, Seen, TRACKED, Tracked};
 use crate::scan::{
-    Found, Manner, Progress, Root, ScanError, ScanOptions, ScanSummary, Surveyed, Writers,
-    scan_moved,
+    Extent, Found, Manner, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed,
+    Writers, scan_moved,
 };
+
+/// `local` and `growing` paths that are gathered; more are not even counted.
+const CAME: usize = 2 * TRACKED;
 
 /// Why there is no first view.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,8 @@ pub(super) struct Baseline {
     pub(super) threads: usize,
     pub(super) observer: Observer,
     pub(super) progress: Arc<Progress>,
+    /// What is known of `local` and `growing` paths.
+    pub(super) own: BTreeMap<ImagePath, Tracked>,
     /// When the statement before was issued: what changed after it and is as expected was touched.
     pub(super) since: Option<Timestamp>,
     pub(super) now: Timestamp,
@@ -51,6 +58,8 @@ pub(super) struct Baseline {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) group: Group,
+    /// What is at `local` and `growing` paths.
+    pub(super) own: Vec<Came>,
     /// Sealed paths whose inode changed since the statement before.
     pub(super) touched: Vec<ImagePath>,
     /// Entries that were known from before.
@@ -69,6 +78,7 @@ struct Gathered {
     /// For each image: lines that are not its own.
     differing: Vec<Vec<(ImagePath, Line)>>,
     touched: Vec<ImagePath>,
+    own: Vec<Came>,
 }
 
 /// What the scan threads share.
@@ -133,6 +143,7 @@ impl Baseline {
         }
         Ok(View {
             group,
+            own: gathered.own,
             touched: gathered.touched,
             known: passed.into_inner(),
             bytes: summary.bytes,
@@ -240,6 +251,9 @@ impl<'b> Gathering<'b> {
     /// Whether what is known of a path from before stands, and is as all images have it: of what differs the line is
     /// needed.
     fn passes(&self, path: &ImagePath, decision: Decision, stat: &Surveyed) -> bool {
+        if decision.expect == Expect::Growing {
+            return self.passes_own(path, decision, stat);
+        }
         let Some((known, round)) = self.known else {
             return false;
         };
@@ -267,8 +281,10 @@ impl<'b> Gathering<'b> {
 
     /// One object that was read. Only what differs is kept as text.
     fn take_in(&self, found: Found) {
-        if found.decision.expect != Expect::Sealed {
-            return;
+        match found.decision.expect {
+            Expect::Sealed => {}
+            Expect::Local | Expect::Growing => return self.take_in_own(found),
+            Expect::Ignored => return,
         }
         let key = found.path.key();
         let observed = Observed::of(found.reading, self.baseline.now);
@@ -300,6 +316,56 @@ impl<'b> Gathering<'b> {
         if as_expected && self.changed_since(&mark) {
             gathered.touched.push(found.path);
         }
+    }
+
+    /// A growing file that has not moved since its hash was kept.
+    fn passes_own(&self, path: &ImagePath, decision: Decision, stat: &Surveyed) -> bool {
+        let known = self.baseline.own.get(path);
+        let unmoved = known.filter(|known| {
+            known.fingerprint == Some(stat.fingerprint) && known.tail.is_some() && !known.again
+        });
+        let Some(known) = unmoved else { return false };
+        let seen = Seen {
+            line: known.found.clone(),
+            fingerprint: known.fingerprint,
+            tail: known.tail.clone(),
+            kept: true,
+            ..Seen::default()
+        };
+        self.came(path.clone(), decision, seen);
+        true
+    }
+
+    /// One object at a `local` or `growing` path. A growing file was not read yet: whoever reads it keeps the state of the hash.
+    fn take_in_own(&self, found: Found) {
+        let Found {
+            path,
+            decision,
+            reading,
+        } = found;
+        if self.lock().own.len() >= CAME {
+            return;
+        }
+        let is_file = |entry: &Entry| matches!(entry.kind, Kind::File { .. });
+        let seen = match (decision.expect, &reading) {
+            (Expect::Growing, Reading::Entry(entry, _) | Reading::Unsettled(entry, _))
+                if is_file(entry) =>
+            {
+                let known = self.baseline.own.get(&path);
+                let tail = known.and_then(|known| known.tail.as_ref());
+                see(&self.baseline.root, &path, decision, tail, Extent::Whole)
+            }
+            _ => Seen::of(reading),
+        };
+        self.came(path, decision, seen);
+    }
+
+    fn came(&self, path: ImagePath, decision: Decision, seen: Seen) {
+        self.lock().own.push(Came {
+            path,
+            decision,
+            seen,
+        });
     }
 
     fn changed_since(&self, mark: &Mark) -> bool {

@@ -176,6 +176,7 @@ impl Engine {
         self.eyes = None;
         self.rolling = None;
         self.groups.clear();
+        self.pins.rest();
         self.since = None;
         self.read = None;
         self.viewed = false;
@@ -213,6 +214,7 @@ impl Engine {
             threads: self.parts.threads,
             observer: self.parts.observer.clone(),
             progress: Arc::clone(&progress),
+            own: self.pins.known(),
             since: self
                 .parts
                 .facts
@@ -282,8 +284,9 @@ impl Engine {
         } else if first {
             self.read = None;
         }
-        let mut groups = Vec::new();
+        let (mut groups, mut own) = (Vec::new(), Vec::new());
         for view in views {
+            own.extend(view.own);
             groups.push(view.group);
             for path in view.touched {
                 self.touched.add(&path, moved(started));
@@ -291,6 +294,8 @@ impl Engine {
         }
         keep_actors(&self.groups, &mut groups);
         self.groups = groups;
+        let scopes: Vec<Arc<Scope>> = self.groups.iter().map(|it| Arc::clone(&it.scope)).collect();
+        self.begin_pins(&scopes, own, started);
         self.keeper.begin(&self.groups);
         self.start_rolling();
         if first && let Some((issued, goodbye)) = self.parts.facts.before {

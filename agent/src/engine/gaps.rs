@@ -46,6 +46,16 @@ impl Engine {
             let limit = "more memory is used than allowed: raise `[limits] memory` or the unit's";
             coverage.limits.push(limit.to_owned());
         }
+        coverage.limits.extend(self.pins.limit());
+        if self.pins_renewed {
+            coverage
+                .limits
+                .push("the pins on disk were damaged and taken anew at this start".into());
+        }
+        if let Some(failing) = &self.pins_failing {
+            let limit = format!("the pins cannot be kept on disk: {failing}");
+            coverage.limits.push(limit);
+        }
         if self.parts.reread_cpu <= 0.0 {
             coverage.limits.push(
                 "content is read again only when that is asked for: limits.reread_cpu is 0".into(),

@@ -9,6 +9,7 @@ use attestation::time::Timestamp;
 use super::gaps::gap;
 use super::group::Observed;
 use super::marks::short;
+use super::pins::Closely;
 use super::sweep::{CLOSELY, Depth, Occasion, Step, Sweep, Swept, There};
 use super::touched::Touch;
 use super::wanted::Wanted;
@@ -67,6 +68,12 @@ impl Engine {
             seeing: false,
             manner: AS_TOLD,
         };
+        if let Some(decision) = self.pins.decide(&place.path) {
+            self.look_pinned(&place.path, decision, &occasion, Closely::Told);
+        }
+        if place.subtree {
+            self.look_at_pins(&place.path, &occasion);
+        }
         for group in 0..self.groups.len() {
             let directory = self.look(group, &place.path, &occasion, place.count, came);
             if place.subtree {
@@ -191,6 +198,8 @@ impl Engine {
         if let Some(eyes) = &self.eyes {
             eyes.watch.look_around();
         }
+        let occasion = self.by_rescan();
+        self.look_at_pins(&ImagePath::root(), &occasion);
         let depth = if std::mem::take(&mut self.reread) {
             Depth::Content
         } else {
@@ -280,11 +289,18 @@ impl Engine {
             There::Read(leaf, mark) => group.is_as_read(&swept.key, leaf, mark),
             There::Moved | There::Unsettled => false,
             There::Unreadable => group.unreadable.contains_key(&swept.path),
+            There::Own => self.pins.knows(&swept.path),
         };
         if known {
             return;
         }
         let mut occasion = occasion.cloned().unwrap_or_else(|| self.by_rescan());
+        if let There::Own = swept.there {
+            if let Some(decision) = self.pins.decide(&swept.path) {
+                self.look_pinned(&swept.path, decision, &occasion, Closely::Whole);
+            }
+            return;
+        }
         // What storage holds and the page cache does not is seen only the same way.
         if matches!(swept.there, There::Read(..) | There::Unsettled) {
             occasion.manner = CLOSELY;
@@ -338,6 +354,8 @@ impl Engine {
         self.recheck_at = now + RECHECK;
         // Where there are more than are looked at at once, each has its turn.
         self.rechecked = self.rechecked.wrapping_add(RECHECKED);
+        let occasion = self.by_rescan();
+        self.recheck_pins(RECHECKED, &occasion);
         for number in 0..self.groups.len() {
             let Some(group) = self.groups.get(number) else {
                 continue;

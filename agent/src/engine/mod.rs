@@ -12,6 +12,7 @@ mod looks;
 mod marks;
 mod mounts;
 mod pace;
+mod pins;
 mod reports;
 mod rolling;
 mod rounds;
@@ -35,6 +36,7 @@ use attestation::time::Timestamp;
 use self::begin::{Beginning, Eyes};
 use self::group::Group;
 use self::kept::Keeper;
+use self::pins::Verifying;
 use self::rolling::Rolling;
 use self::sweep::{Occasion, Sweep};
 use self::touched::TouchedSet;
@@ -46,6 +48,7 @@ use crate::image::Candidate;
 use crate::limits::Pressure;
 use crate::link::{Link, Orders};
 use crate::monitor::{Action, Event, Monitor, Pace};
+use crate::pins::PinBoard;
 use crate::service::Service;
 use crate::statement::Told;
 use crate::status::{Board, State};
@@ -162,6 +165,15 @@ pub struct Engine {
     rereading: Option<Timestamp>,
     /// How it stands with the memory.
     pressure: Pressure,
+    /// What is this node's own.
+    pins: PinBoard,
+    /// The pins of the run before were damaged.
+    pins_renewed: bool,
+    /// Why they cannot be kept on disk.
+    pins_failing: Option<String>,
+    /// Pinned content that is being read again, and the path read last.
+    verifying: Option<Verifying>,
+    verified: Option<ImagePath>,
 }
 
 impl Engine {
@@ -173,6 +185,7 @@ impl Engine {
         let mut monitor = Monitor::new(pace, now);
         monitor.set_interval(shorter(parts.interval, parts.enrolled_interval));
         let keeper = Keeper::new(&parts.state);
+        let (pins, pins_renewed) = pins::load(&parts.state);
         Self {
             parts,
             monitor,
@@ -207,6 +220,11 @@ impl Engine {
             reread: false,
             rereading: None,
             pressure: Pressure::None,
+            pins,
+            pins_renewed,
+            pins_failing: None,
+            verifying: None,
+            verified: None,
         }
     }
 
@@ -275,6 +293,9 @@ impl Engine {
         if orders.rescan {
             self.reread = true;
             self.monitor.event(now, Event::RescanWanted);
+        }
+        for (path, found) in orders.accepts {
+            self.accept_pin(&path, found.as_ref());
         }
         if orders.refresh {
             self.monitor.event(now, Event::Postponed);

@@ -72,6 +72,8 @@ pub(super) enum There {
     Unsettled,
     /// Something that could not be read.
     Unreadable,
+    /// Something at a `local` or `growing` path.
+    Own,
 }
 
 /// A running sweep.
@@ -123,11 +125,19 @@ impl Threads {
             ..
         } = self;
         match depth {
-            Depth::Metadata => survey(root, scope, below, options, progress, &|path, at, stat| {
-                if at.expect == Expect::Sealed {
-                    self.surveyed(path, stat.as_ref());
-                }
-            }),
+            Depth::Metadata => {
+                survey(
+                    root,
+                    scope,
+                    below,
+                    options,
+                    progress,
+                    &|path, at, stat| match at.expect {
+                        Expect::Sealed => self.surveyed(path, stat.as_ref()),
+                        _ => self.own(path),
+                    },
+                )
+            }
             Depth::Content => scan_wanted(
                 root,
                 scope,
@@ -135,10 +145,9 @@ impl Threads {
                 options,
                 progress,
                 &|path, size| self.wanted.content(path, size),
-                &|found| {
-                    if found.decision.expect == Expect::Sealed {
-                        self.read(found);
-                    }
+                &|found| match found.decision.expect {
+                    Expect::Sealed => self.read(found),
+                    _ => self.own(found.path),
                 },
             ),
         }
@@ -158,6 +167,15 @@ impl Threads {
             }
         };
         self.tell(Swept { path, key, there });
+    }
+
+    /// What is this node's own is read by the engine, if it does not know it.
+    fn own(&self, path: ImagePath) {
+        self.tell(Swept {
+            key: path.key(),
+            path,
+            there: There::Own,
+        });
     }
 
     fn read(&self, found: Found) {

@@ -1,9 +1,11 @@
 //! Telling: the view of this moment, signed and kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use attestation::digest::Digest;
+use attestation::statement::{Attestation, Difference};
 use attestation::time::Timestamp;
 
 use super::gaps::gap;
@@ -46,6 +48,10 @@ impl Engine {
             self.spool_full(now);
             return;
         }
+        // What grew is said with the heartbeat; whatever else it shows is no quiet matter.
+        let found = (quiet || goodbye) && self.gather_grown();
+        let quiet = quiet && !found;
+        self.save_pins();
         if let Some(since) = self.unsigned_since.take() {
             self.open_gap(gap(since, clock::now(), "spool"));
             self.monitor.event(now, Event::RescanWanted);
@@ -96,8 +102,19 @@ impl Engine {
         let nothing = (BTreeMap::new(), BTreeMap::new());
         let nearest = self.nearest(issued);
         let image = nearest.map(|(_, compared)| compared.candidate.reference.payload);
-        let differences = nearest.map_or(&nothing.0, |(_, compared)| &compared.differences);
-        let version = nearest.map_or(0, |(_, compared)| compared.version);
+        let sealed = nearest.map_or(&nothing.0, |(_, compared)| &compared.differences);
+        let view = nearest.map(|(group, _)| self.pins.view(&group.scope));
+        self.parts.link.hold_pins(view.clone());
+        let own = view.as_ref().map_or(&[][..], |view| &view.differences);
+        let differences: Vec<&Difference> = sealed.values().chain(own).collect();
+        let version = nearest.map_or(0, |(_, compared)| compared.version) + self.pins.differing();
+        let mut unreadable = nearest.map_or(Cow::Borrowed(&nothing.1), |(group, _)| {
+            Cow::Borrowed(&group.unreadable)
+        });
+        if let Some(view) = view.as_ref().filter(|view| !view.unreadable.is_empty()) {
+            unreadable.to_mut().extend(view.unreadable.clone());
+        }
+        let (grown, grown_total) = self.pins.grown(Attestation::MAX_LIST);
         let told = self
             .told
             .filter(|(_, of, at)| Some(*of) == image && *at == version && !differences.is_empty())
@@ -123,13 +140,16 @@ impl Engine {
                 since: self.since,
                 read: self.read,
                 gaps: &self.gaps,
-                unreadable: nearest.map_or(&nothing.1, |(group, _)| &group.unreadable),
+                unreadable: &unreadable,
                 unsettled,
                 mounts: self.mounts,
                 unexpected: &self.unexpected,
             },
-            differences,
+            differences: &differences,
             told,
+            own: view.as_deref(),
+            grown,
+            grown_total,
             touched: &touched,
             touched_total,
             agent: &self.parts.facts.agent,
@@ -166,6 +186,7 @@ impl Engine {
     ) {
         self.parts.link.uplink.notify_one();
         self.touched.clear();
+        self.pins.told();
         self.told_nothing = false;
         if let Some((image, version, total)) = listed {
             let told = Told {
@@ -193,7 +214,9 @@ impl Engine {
     fn show(&self, signed: &Signed, quiet: bool) {
         let now = clock::now();
         let nearest = self.nearest(now);
-        let differences = nearest.map_or(0, |(_, compared)| count(compared.differences.len()));
+        let differences = nearest.map_or(0, |(_, compared)| {
+            count(compared.differences.len() + self.pins.differences())
+        });
         tracing::debug!(
             sequence = signed.sequence,
             quiet,

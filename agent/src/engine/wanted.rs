@@ -42,8 +42,11 @@ impl Wanted {
 
     /// Whether the content of a file of this size is to be read: a large one only where it may be as an image has it.
     pub(super) fn content(&self, path: &ImagePath, size: u64) -> bool {
-        if size <= CERTAIN || self.scope.decide(path).expect != Expect::Sealed {
-            return true;
+        match self.scope.decide(path).expect {
+            // Read by whoever keeps the state of its hash.
+            Expect::Growing => return false,
+            Expect::Sealed if size > CERTAIN => {}
+            Expect::Sealed | Expect::Local | Expect::Ignored => return true,
         }
         self.references.iter().any(|reference| {
             // What cannot be looked up is read: that takes time, and is never wrong.

@@ -98,7 +98,7 @@ pub(super) fn digest(
         advise(file, Advice::Sequential);
     }
     if size >= SMALLEST_HOLE && blocks.saturating_mul(512) < size {
-        content.sparse(size)?;
+        content.sparse(0, size)?;
     } else {
         content.data(0, size)?;
     }
@@ -144,6 +144,32 @@ fn advise(file: BorrowedFd<'_>, advice: Advice) {
     }
 }
 
+/// Hashes on: the bytes of a range into a hash that has all before them. Gives the place where the file ended, if it did before.
+pub(super) fn hash_on(
+    file: BorrowedFd<'_>,
+    hash: Sha256,
+    (from, to): (u64, u64),
+    size: u64,
+    blocks: u64,
+) -> Result<(Sha256, u64), ContentError> {
+    let length = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; BUFFER.min(length.max(1))];
+    let mut content = Content {
+        file,
+        hash,
+        buffer: &mut buffer,
+        direct: false,
+        passed: &|_| false,
+    };
+    let end = if to.saturating_sub(from) >= SMALLEST_HOLE && blocks.saturating_mul(512) < size {
+        content.sparse(from, to)?;
+        to
+    } else {
+        content.data(from, to)?
+    };
+    Ok((content.hash, end))
+}
+
 struct Content<'c> {
     file: BorrowedFd<'c>,
     hash: Sha256,
@@ -153,7 +179,8 @@ struct Content<'c> {
 }
 
 impl Content<'_> {
-    fn data(&mut self, mut from: u64, to: u64) -> Result<(), ContentError> {
+    /// Reads up to a place, or to the end of the file; tells where it stopped.
+    fn data(&mut self, mut from: u64, to: u64) -> Result<u64, ContentError> {
         while from < to {
             let wanted = usize::try_from(to - from)
                 .unwrap_or(usize::MAX)
@@ -172,7 +199,7 @@ impl Content<'_> {
                 result => result?,
             };
             if read == 0 {
-                return Ok(());
+                return Ok(from);
             }
             let taken = read.min(wanted);
             self.hash.update(&self.buffer[..taken]);
@@ -185,7 +212,7 @@ impl Content<'_> {
                 self.no_longer_direct()?;
             }
         }
-        Ok(())
+        Ok(from)
     }
 
     /// The file system took the flag, but not this reading: dropped pages then.
@@ -198,13 +225,13 @@ impl Content<'_> {
     }
 
     /// Follows the map of data and holes; a hole is hashed as zeros without being read.
-    fn sparse(&mut self, size: u64) -> Result<(), ContentError> {
-        let mut at = 0;
+    fn sparse(&mut self, from: u64, size: u64) -> Result<(), ContentError> {
+        let mut at = from;
         while at < size {
             let data = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
                 Ok(data) => data.min(size),
                 Err(Errno::NXIO) => size,
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.data(at, size),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.data(at, size).map(drop),
                 Err(errno) => return Err(errno.into()),
             };
             self.zeros(data.saturating_sub(at))?;

@@ -11,12 +11,14 @@ use attestation::path::ImagePath;
 use attestation::scope::{Decision, Scope};
 use thiserror::Error;
 
+pub use self::growing::{Extent, Growth, Tail, hash_part, read_growing, survey_path};
 pub use self::mount_table::mount_table;
 pub use self::object::{Unmoved, Wanted};
 pub use self::root::{Root, RootError};
 
 mod attributes;
 mod content;
+mod growing;
 mod links;
 mod mount_table;
 mod names;

@@ -25,7 +25,7 @@ const WRITTEN_BACK_NS: i64 = 10 * 60 * 1_000_000_000;
 /// Longest entry line in bytes.
 const LINE_LIMIT: usize = 262_144;
 
-const FILE: OFlags = OFlags::RDONLY
+pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOATIME)

@@ -5,6 +5,7 @@
 
 mod credentials;
 mod decide;
+mod pins;
 mod references;
 mod steps;
 mod uploads;
@@ -19,6 +20,7 @@ use ring::rand::SystemRandom;
 
 use self::credentials::CollectorClock;
 use self::decide::{Backoff, ReceiptRules, by_refused, by_standing, position, receipted};
+use self::pins::Wanted;
 use self::references::References;
 use crate::chain::{Chain, ChainError};
 use crate::clock;
@@ -106,6 +108,7 @@ pub struct Uplink {
     snapshot_wanted: Option<Digest>,
     /// When the collector was last shown earlier rotations.
     shown: Option<Instant>,
+    pins: Wanted,
     random: SystemRandom,
 }
 
@@ -129,6 +132,7 @@ impl Uplink {
             looked: None,
             snapshot_wanted: None,
             shown: None,
+            pins: Wanted::default(),
             random: SystemRandom::new(),
         }
     }
@@ -154,6 +158,7 @@ impl Uplink {
         }
         Box::pin(self.keep_credentials()).await;
         if !self.heard {
+            self.pins.heard_again();
             self.ask_challenge().await?;
             self.heard = true;
             return Ok(true);
@@ -170,6 +175,9 @@ impl Uplink {
         }
         if let Some(sha256) = self.snapshot_wanted.take() {
             self.upload_snapshot(sha256).await?;
+            return Ok(true);
+        }
+        if self.send_pins().await? {
             return Ok(true);
         }
         if self.parts.link.challenges(Instant::now()) < SPARE && !self.parts.link.is_stopping() {
@@ -333,6 +341,8 @@ impl Uplink {
             match request.kind {
                 RequestKind::Snapshot => self.snapshot_wanted = request.sha256,
                 RequestKind::Rescan => self.parts.link.order(|orders| orders.rescan = true),
+                RequestKind::Pins => self.pins_wanted(request),
+                RequestKind::Accept => self.accepted(request),
                 kind => tracing::info!(
                     ?kind,
                     "the collector asks for what this version does not do"
