@@ -96,7 +96,7 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
         vec![
             text_of(item, "/name"),
             text_of(item, "/group"),
-            text_of(item, "/status"),
+            status(item),
             text_of(item, "/assurance"),
             image.trim().to_owned(),
             text_of(item, "/violations"),
@@ -106,6 +106,15 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
     }));
     output.line(output::table(&rows))?;
     Ok(Status::Clean)
+}
+
+/// The status, with how much waits for a person.
+fn status(node: &Value) -> String {
+    let status = text_of(node, "/status");
+    match node.pointer("/unreviewed").and_then(Value::as_u64) {
+        Some(waiting @ 1..) => format!("{status}, with {waiting} unreviewed"),
+        _ => status,
+    }
 }
 
 async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
@@ -126,6 +135,8 @@ async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Fai
         ("id", "/id"),
         ("group", "/group"),
         ("status", "/status"),
+        ("unreviewed", "/unreviewed"),
+        ("pinned lines", "/pins/entries"),
         ("verdict", "/verdict"),
         ("assurance", "/assurance"),
         ("image", "/image/name"),

@@ -27,9 +27,10 @@ pub enum ViolationCommand {
     Acknowledge(Review),
     /// End one that a person must judge: what still is so ends by itself once it no longer is.
     #[command(
-        after_help = "Example:\n  pristine violation resolve 0199… --reason \"the package update of Monday\""
+        after_help = "Examples:\n  pristine violation resolve 0199… --reason \"the package update of Monday\"\n  \
+        pristine violation resolve 0199… --accept --reason \"new host key, ticket 4711\""
     )]
-    Resolve(Review),
+    Resolve(Resolution),
 }
 
 /// Arguments of `violation acknowledge` and `violation resolve`.
@@ -40,6 +41,16 @@ pub struct Review {
     /// Why, in one line; it is kept and told.
     #[arg(long, value_name = "R")]
     reason: String,
+}
+
+/// Arguments of `violation resolve`.
+#[derive(Args, Debug)]
+pub struct Resolution {
+    #[command(flatten)]
+    review: Review,
+    /// What was found at a `local` or `growing` path becomes the node's pin; the violation ends when the node says that it has.
+    #[arg(long)]
+    accept: bool,
 }
 
 /// Arguments of `violation list`.
@@ -71,9 +82,11 @@ pub fn run(command: &ViolationCommand, output: Output) -> Result<Status, Failure
             ViolationCommand::List(arguments) => list(&client, arguments, output).await,
             ViolationCommand::Show { id } => show(&client, id, output).await,
             ViolationCommand::Acknowledge(review) => {
-                reviewed(&client, review, "acknowledge", output).await
+                reviewed(&client, review, "acknowledge", false, output).await
             }
-            ViolationCommand::Resolve(review) => reviewed(&client, review, "resolve", output).await,
+            ViolationCommand::Resolve(Resolution { review, accept }) => {
+                reviewed(&client, review, "resolve", *accept, output).await
+            }
         }
     })
 }
@@ -159,18 +172,27 @@ async fn reviewed(
     client: &Client,
     review: &Review,
     action: &str,
+    accept: bool,
     output: Output,
 ) -> Result<Status, Failure> {
     let path = format!("/api/v1/violations/{}/{action}", segment(&review.id));
-    let answer = client
-        .post(&path, &json!({ "reason": review.reason }))
-        .await?;
+    let body = if accept {
+        json!({ "reason": review.reason, "accept": true })
+    } else {
+        json!({ "reason": review.reason })
+    };
+    let answer = client.post(&path, &body).await?;
     if output.is_json() {
         output.document(&answer)?;
         return Ok(Status::Clean);
     }
     let resolution = text_of(&answer, "/resolution");
-    if resolution.is_empty() {
+    if accept {
+        output.line(format_args!(
+            "violation {}: the node is asked to take what it found for its pin; it ends when the node says so",
+            review.id
+        ))?;
+    } else if resolution.is_empty() {
         output.line(format_args!("violation {} is acknowledged", review.id))?;
     } else {
         output.line(format_args!("violation {}: {resolution}", review.id))?;
