@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn who_shows_the_chain_the_user_and_how_sure_we_are() {
-        let shown = who(&sample::violation()).into_string();
+        let shown = who(&sample::violation(), None).into_string();
         assert!(
             shown.contains("mallory")
                 && shown.contains("chmod u+s")
@@ -425,7 +425,7 @@ mod tests {
         );
         let mut nobody = sample::violation();
         nobody.actor = None;
-        assert!(who(&nobody).into_string().contains("Not known"));
+        assert!(who(&nobody, None).into_string().contains("Not known"));
     }
 
     #[test]
@@ -434,7 +434,7 @@ mod tests {
         if let Some(actor) = &mut violation.actor {
             actor.cmdline = Some("sh -c '<script>alert(1)</script>'\u{1b}[31m".to_owned());
         }
-        let shown = who(&violation).into_string();
+        let shown = who(&violation, None).into_string();
         assert!(
             !shown.contains("<script>") && shown.contains("\\u{1b}"),
             "{shown}"
