@@ -52,9 +52,15 @@ sys.stdin.read()
 /// Runs `script` (Python, with `at(b'path')` for a place below `root`) in a process of its own.
 #[track_caller]
 pub fn change(root: &Path, script: &str) -> Doer {
-    let mut child = Command::new(&*INTERPRETER)
+    by(Command::new(&*INTERPRETER)
         .args(["-I", "-S", "-c", &format!("{BEFORE}{script}{AFTER}")])
-        .arg(root)
+        .arg(root))
+}
+
+/// Runs a program that makes a change, says `done` on a line and then waits for the end of its standard input.
+#[track_caller]
+pub fn by(command: &mut Command) -> Doer {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -64,7 +70,10 @@ pub fn change(root: &Path, script: &str) -> Doer {
         .read_line(&mut said)
         .expect("a word from it");
     let done = Instant::now();
-    assert_eq!(said, "done\n", "the change failed: {script}");
+    if said != "done\n" {
+        child.wait().ok();
+        panic!("the change failed: {command:?}");
+    }
     let exe = fs::read_link(format!("/proc/{}/exe", child.id())).expect("its executable");
     Doer { child, exe, done }
 }

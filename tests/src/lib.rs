@@ -3,8 +3,12 @@
 //! to be so, and says what was missing when it gives up.
 
 pub mod agent;
+pub mod attested;
 pub mod change;
 pub mod collector;
+pub mod cost;
+pub mod disk;
+pub mod model;
 pub mod node;
 pub mod off;
 pub mod page;
@@ -13,6 +17,7 @@ pub mod program;
 pub mod proxy;
 pub mod random;
 pub mod roots;
+pub mod rows;
 pub mod sighting;
 pub mod wait;
 pub mod webhook;

@@ -205,5 +205,39 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// A program of `tests/c`, compiled where it is newer than what was compiled before.
+#[track_caller]
+pub fn compiled(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("c")
+        .join(name)
+        .with_extension("c");
+    let folder = cache().join("test-programs");
+    std::fs::create_dir_all(&folder).expect("a folder for compiled programs");
+    let (made, half) = (
+        folder.join(name),
+        folder.join(format!("{name}.{}", std::process::id())),
+    );
+    let changed = |path: &Path| {
+        std::fs::metadata(path)
+            .and_then(|data| data.modified())
+            .ok()
+    };
+    if changed(&made) < changed(&source) {
+        tool(
+            "cc",
+            [
+                OsStr::new("-O1"),
+                "-Wall".as_ref(),
+                "-o".as_ref(),
+                half.as_os_str(),
+                source.as_os_str(),
+            ],
+        );
+        std::fs::rename(&half, &made).expect("the compiled program in its place");
+    }
+    made
+}
+
 /// How long a stopped program may take to be looked at again by whoever restarts it.
 pub const RESTART: Duration = Duration::from_secs(60);

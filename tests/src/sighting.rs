@@ -1,6 +1,6 @@
 //! One violation, looked for everywhere that it must be: the API, the journal, the pages and the webhook, told the same in each.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
@@ -31,10 +31,7 @@ impl Sighting<'_> {
     /// Waits for it and checks all four places and, where there is one, the doer. Gives the violation as the API has it.
     #[track_caller]
     pub fn everywhere(&self, world: &World, doer: Option<&Doer>) -> Value {
-        let violation = self.in_the_api(world);
-        if let Some(doer) = doer {
-            self.names(&violation, doer);
-        }
+        let violation = self.in_the_api(world, SOON, doer);
         let id = violation["id"].as_str().expect("an id");
         let told = |said: &Value| {
             said["id"] == id
@@ -59,11 +56,21 @@ impl Sighting<'_> {
         violation
     }
 
+    /// Waits until the API tells it, at most `within`, and checks the doer, where there is one.
     #[track_caller]
-    fn in_the_api(&self, world: &World) -> Value {
+    pub fn in_the_api(&self, world: &World, within: Duration, doer: Option<&Doer>) -> Value {
+        let violation = self.told(world, within);
+        if let Some(doer) = doer {
+            self.names(&violation, doer);
+        }
+        violation
+    }
+
+    #[track_caller]
+    fn told(&self, world: &World, within: Duration) -> Value {
         let wanted: BTreeSet<_> = self.fields.iter().copied().collect();
         let mut last = Value::Null;
-        let end = std::time::Instant::now() + SOON;
+        let end = std::time::Instant::now() + within;
         loop {
             last = world.people.open(self.kind, self.path).unwrap_or(last);
             let fields: BTreeSet<_> = last["fields"]
@@ -80,7 +87,7 @@ impl Sighting<'_> {
             }
             assert!(
                 std::time::Instant::now() < end,
-                "not told within {SOON:?}: {self:#?}\nlast seen there: {last:#}\n{}",
+                "not told within {within:?}: {self:#?}\nlast seen there: {last:#}\n{}",
                 world.diagnosis()
             );
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -169,12 +169,17 @@ impl World {
 
     /// An agent that has joined by a token and runs.
     pub fn agent(&self, name: &str, root: &Path) -> Agent {
+        self.agent_with(name, root, "")
+    }
+
+    /// The same with more lines in its configuration.
+    pub fn agent_with(&self, name: &str, root: &Path, more: &str) -> Agent {
         let mut agent = Agent::configured(
             &self.path(name),
             name,
             root,
             &self.collector.doors.agents,
-            "",
+            more,
         );
         agent.enroll(&self.join_token()).exits(0);
         agent.begin();
