@@ -14,15 +14,18 @@ use crate::store::{Store, StoreError};
 /// Differences in memory, of all nodes: about a kilobyte each.
 const IN_MEMORY: u64 = 128 << 10;
 
-/// Lists by node and sequence.
+/// A list, and the sequence of its statement.
+type Newest = (u64, Arc<Vec<Difference>>);
+
+/// The newest list of each node: no statement names an older one but after a restore, and then it is read from the store.
 #[derive(Clone)]
 pub struct Listed {
-    lists: moka::sync::Cache<(String, u64), Arc<Vec<Difference>>>,
+    lists: moka::sync::Cache<String, Newest>,
 }
 
 impl Default for Listed {
     fn default() -> Self {
-        let weigh = |_: &(String, u64), list: &Arc<Vec<Difference>>| {
+        let weigh = |_: &String, (_, list): &Newest| {
             u32::try_from(list.len())
                 .unwrap_or(u32::MAX)
                 .saturating_add(1)
@@ -39,7 +42,12 @@ impl Default for Listed {
 impl Listed {
     /// Remembers a list that was stored.
     pub fn keep(&self, node: &str, sequence: u64, list: Arc<Vec<Difference>>) {
-        self.lists.insert((node.to_owned(), sequence), list);
+        self.lists.insert(node.to_owned(), (sequence, list));
+    }
+
+    fn kept(&self, node: &str, sequence: u64) -> Option<Arc<Vec<Difference>>> {
+        let (of, list) = self.lists.get(node)?;
+        (of == sequence).then_some(list)
     }
 
     /// The list of a receipted statement; none where there is no such statement, or it names another one itself.
@@ -49,7 +57,7 @@ impl Listed {
         node: &str,
         sequence: u64,
     ) -> Result<Option<Arc<Vec<Difference>>>, StoreError> {
-        if let Some(list) = self.lists.get(&(node.to_owned(), sequence)) {
+        if let Some(list) = self.kept(node, sequence) {
             return Ok(Some(list));
         }
         let row = sqlx::query(
@@ -91,4 +99,22 @@ pub async fn current_differences(
     };
     let list = state.listed.of(&state.store, node, sequence).await?;
     Ok(list.map_or_else(Vec::new, |list| list.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_changes_all_the_time_has_one_list_in_memory() {
+        let listed = Listed::default();
+        for sequence in 0..1_000 {
+            listed.keep("a", sequence, Arc::default());
+        }
+        listed.keep("b", 7, Arc::default());
+        listed.lists.run_pending_tasks();
+        assert_eq!(listed.lists.entry_count(), 2);
+        assert!(listed.kept("a", 999).is_some() && listed.kept("b", 7).is_some());
+        assert!(listed.kept("a", 998).is_none() && listed.kept("c", 0).is_none());
+    }
 }
