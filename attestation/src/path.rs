@@ -193,11 +193,6 @@ pub fn encode_component_bytes(raw: &[u8]) -> String {
     String::from_utf8_lossy(&shown).into_owned()
 }
 
-/// The bytes of a name, link target or other path in its one mtree form, without a leading `./`; nothing for another form.
-pub fn decode_component_bytes(shown: &str) -> Option<Vec<u8>> {
-    decode(shown.as_bytes()).ok().map(Cow::into_owned)
-}
-
 /// The order of a manifest: raw paths compared with `/` as the lowest byte.
 pub fn compare(left: &[u8], right: &[u8]) -> Ordering {
     let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
