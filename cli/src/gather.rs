@@ -11,7 +11,7 @@ use attestation::mounts::Mount;
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
 use attestation::tree::Tree;
-use pristine_agent::scan::{self, Found, Progress, Reading, Root, ScanOptions};
+use pristine_agent::scan::{self, Found, Progress, Reading, Root, RootError, ScanOptions};
 use serde::Serialize;
 
 use crate::exit::{Code, Failure};
@@ -157,18 +157,23 @@ fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) ->
 
 fn open(root: &Path, scope: &Scope) -> Result<Root, Failure> {
     let what = format!("cannot open {}", root.display());
-    match root.metadata() {
-        Err(error) => {
-            return Err(Failure::io(what, &error).remedy("name the directory that holds the tree"));
-        }
-        Ok(found) if !found.is_dir() => {
+    let error = match Root::open(root, scope) {
+        Ok(opened) => return Ok(opened),
+        // Nothing more is asked of it: the next question would not be answered either.
+        Err(error @ RootError::Silent { .. }) => {
             return Err(Failure::new(what)
-                .why("it is not a directory")
-                .remedy("name the directory that holds the tree"));
+                .because(&error)
+                .remedy("see to whoever serves that file system, or unmount it"));
         }
-        Ok(_directory) => {}
-    }
-    Root::open(root, scope).map_err(|error| Failure::new(what).because(&error))
+        Err(error) => error,
+    };
+    Err(match root.metadata() {
+        Err(error) => Failure::io(what, &error).remedy("name the directory that holds the tree"),
+        Ok(found) if !found.is_dir() => Failure::new(what)
+            .why("it is not a directory")
+            .remedy("name the directory that holds the tree"),
+        Ok(_directory) => Failure::new(what).because(&error),
+    })
 }
 
 fn put(heap: &Mutex<Heap>, found: Found, takes_unsettled: bool) {

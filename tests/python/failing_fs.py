@@ -1,7 +1,8 @@
 """A file system in user space that can fail: failing_fs.py MOUNTPOINT. It speaks to /dev/fuse by itself.
 
 Says `done` when mounted. Each line on standard input is a mode: `well` (as at the start), `fail` (EIO for what is named after it,
-EACCES for `denied`), `hang` (no answer for what is named `hang…`). Ends, and is unmounted, with its standard input.
+EACCES for `denied`), `hang` (no answer for what is named `hang…`), `silent` (no answer to anything). What got no
+answer gets it with the next `well`. Ends, and is unmounted, with its standard input.
 """
 import ctypes
 import errno
@@ -53,6 +54,8 @@ def answer(mode, opcode, node, body):
         raise OSError(errno.EACCES, "")
     if mode == "fail" and name.startswith("failing") and opcode in (READ, READDIR):
         raise OSError(errno.EIO, "")
+    if mode == "silent":
+        raise NoAnswer
     if mode == "hang" and name.startswith("hang") and opcode in (READ, READDIR):
         raise NoAnswer
     if opcode == INIT:
@@ -77,6 +80,22 @@ def answer(mode, opcode, node, body):
     raise OSError(errno.ENOSYS, "")
 
 
+def respond(device, mode, request):
+    """Whether there was an answer."""
+    _, opcode, unique, node, *_ = HEADER.unpack_from(request)
+    try:
+        body, error = answer(mode, opcode, node, request[HEADER.size:]), 0
+    except NoAnswer:
+        return False
+    except OSError as failure:
+        body, error = b"", -failure.errno
+    try:
+        os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+    except OSError:
+        pass  # whoever asked is gone
+    return True
+
+
 def main():
     mountpoint = os.fsencode(sys.argv[1])
     libc = ctypes.CDLL(None, use_errno=True)
@@ -84,7 +103,7 @@ def main():
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
     if libc.mount(b"failing", mountpoint, b"fuse", 0, options) != 0:
         raise OSError(ctypes.get_errno(), "mount")
-    mode, told = "well", False
+    mode, told, held = "well", False, []
     poll = select.poll()
     poll.register(device, select.POLLIN)
     poll.register(0, select.POLLIN)
@@ -95,6 +114,9 @@ def main():
             if not line:
                 break
             mode = line.decode().strip().rsplit("\n", 1)[-1]
+            late, held = (held, []) if mode == "well" else ([], held)
+            for request in late:
+                respond(device, mode, request)
             print("done", flush=True)
         if device not in ready:
             continue
@@ -104,19 +126,11 @@ def main():
             if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
                 continue
             break
-        _, opcode, unique, node, *_ = HEADER.unpack_from(request)
+        opcode = HEADER.unpack_from(request)[1]
         if opcode in (FORGET, BATCH_FORGET, INTERRUPT):
             continue
-        try:
-            body, error = answer(mode, opcode, node, request[HEADER.size:]), 0
-        except NoAnswer:
-            continue
-        except OSError as failure:
-            body, error = b"", -failure.errno
-        try:
-            os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
-        except OSError:
-            pass  # whoever asked is gone
+        if not respond(device, mode, request):
+            held.append(request)
         if opcode == INIT and not told:
             told = True
             print("done", flush=True)

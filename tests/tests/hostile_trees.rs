@@ -26,6 +26,8 @@ use serde_json::Value;
 
 /// Whatever is in the tree.
 const MINUTE: Duration = Duration::from_secs(60);
+/// What does not answer is given up after this.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that looking at a file which is not as expected may cost.
 const LITTLE: u64 = 200 << 20;
 
@@ -211,6 +213,10 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
     let at = root.join("srv/failing");
     fs::create_dir(&at).expect("a mount point");
     let mut failing = Failing::mounted(&at);
+    let other = world.path("silent");
+    fs::create_dir(&other).expect("a mount point");
+    let mut silent = Failing::mounted(&other);
+    silent.mode("silent");
     let mut rows = Rows::of("a file system that fails");
 
     rows.row("not in scope: nobody is led into it", || {
@@ -278,8 +284,58 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
             failing.mode("well");
         },
     );
+    rows.row(
+        "in scope and never answering: the agent goes on, and says that it cannot see",
+        || {
+            failing.mode("hang");
+            let mut alone = Unfinished::scan(&world, &at);
+            let mut unopened = Unfinished::scan(&world, &silent.at);
+            let node = world.id("web-1");
+            world.run(["node", "rescan", &node]).exits(0);
+            let began = Instant::now();
+            let doer = change(
+                &root,
+                "write(b'etc/app/app.conf', b'listen = 80\\n')\nwrite(b'etc/app/more', b'x')",
+            );
+            told("./etc/app/more", &["added"], None, Some("size=1")).in_the_api(
+                &world,
+                SOON,
+                Some(&doer),
+            );
+            assert!(began.elapsed() < PATIENCE, "held up: {:?}", began.elapsed());
+            let node = eventually("what does not answer is told", MINUTE, || {
+                world
+                    .people
+                    .node("web-1")
+                    .filter(|node| unreadable(node, "./srv/failing").is_some())
+            });
+            let error = unreadable(&node, "./srv/failing").expect("its cause");
+            assert!(error.contains("no answer"), "{error}");
+            let scan = alone.document();
+            assert!(
+                scan["unreadable"]
+                    .as_array()
+                    .is_some_and(|list| list.iter().any(|one| one["path"] == "."
+                        && one["error"]
+                            .as_str()
+                            .is_some_and(|it| it.contains("no answer")))),
+                "{scan:#}"
+            );
+            let refusal = unopened.complaint();
+            assert!(refusal.contains("cannot open"), "{refusal}");
+            assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
+            // Whoever waits in the kernel cannot end before it is answered.
+            failing.mode("well");
+            silent.mode("well");
+            assert_eq!((alone.code(), unopened.code()), (Some(2), Some(2)));
+        },
+    );
+    rows.row("and answering again: everything is seen", || {
+        fs::remove_file(root.join("etc/app/more")).expect("a removal");
+        world.wait_for_status("web-1", "pristine");
+    });
     assert!(agent.stop().success());
-    drop(failing);
+    drop((failing, silent));
     world.check();
     rows.end();
 }
@@ -316,6 +372,65 @@ fn bytes_read(pid: u32) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
     line.and_then(|number| number.parse().ok())
         .expect("a number")
+}
+
+/// A scan that cannot end, as long as a file system does not answer.
+struct Unfinished {
+    scan: Child,
+    said: BufReader<std::process::ChildStdout>,
+    complained: BufReader<std::process::ChildStderr>,
+}
+
+impl Unfinished {
+    fn scan(world: &World, root: &Path) -> Self {
+        let mut scan = world
+            .pristine()
+            .args(["scan", "--format", "json"])
+            .arg(root)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a running scan");
+        let said = BufReader::new(scan.stdout.take().expect("piped"));
+        let complained = BufReader::new(scan.stderr.take().expect("piped"));
+        Self {
+            scan,
+            said,
+            complained,
+        }
+    }
+
+    /// What it said; it may not have ended.
+    fn document(&mut self) -> Value {
+        let mut text = String::new();
+        loop {
+            assert!(
+                self.said.read_line(&mut text).expect("its words") > 0,
+                "no document: {text}"
+            );
+            if let Ok(document) = serde_json::from_str(&text) {
+                return document;
+            }
+        }
+    }
+
+    /// The line that says what it cannot do.
+    fn complaint(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.complained.read_line(&mut line).expect("its words") > 0,
+                "no complaint"
+            );
+            if line.contains("cannot") {
+                return line;
+            }
+        }
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        self.scan.wait().expect("an end").code()
+    }
 }
 
 /// `tests/python/failing_fs.py`, mounted.

@@ -69,7 +69,7 @@ impl ExeDigests {
 }
 
 fn open(root: &Root, key: &FileKey) -> Option<File> {
-    root.filesystems()
+    root.watched()
         .filter(|filesystem| filesystem.fsid == key.fsid)
         .find_map(|filesystem| {
             let object = sys::open_by_handle(filesystem.dir.as_fd(), key.kind, &key.bytes).ok()?;

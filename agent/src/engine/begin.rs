@@ -23,7 +23,7 @@ use crate::clock;
 use crate::event::AgentEvent;
 use crate::image::Candidate;
 use crate::monitor::Event;
-use crate::scan::{Progress, Root, RootError, ScanError};
+use crate::scan::{Progress, Root, RootError, ScanError, Silence, within_time};
 use crate::status::{BaselineStatus, State};
 use crate::watch::{Watch, WatchError};
 
@@ -31,6 +31,9 @@ use crate::watch::{Watch, WatchError};
 const CANDIDATES: usize = 4;
 /// After the root could not be looked at.
 const BLIND_RETRY: Duration = Duration::from_secs(30);
+/// Marks on a root that a program or a network serves, or as many of them as it has directories, take so long at most: the
+/// service manager waits longer for a sign of life.
+const WATCHED: Duration = Duration::from_secs(30);
 /// The first statement of a run waits so long for a challenge, to be fresh.
 const FIRST_CHALLENGE: Duration = Duration::from_secs(2);
 
@@ -43,6 +46,8 @@ enum BlindError {
     Watch(#[from] WatchError),
     #[error("read the root")]
     Baseline(#[from] BaselineError),
+    #[error("ask the file system of the root")]
+    Silent(#[source] Silence),
     #[error("start the thread that reads the root")]
     Thread(#[source] std::io::Error),
 }
@@ -343,12 +348,28 @@ impl Engine {
             }
         };
         let root = Root::open(&self.parts.root, scope)?;
-        let watch = Watch::start(&root, &self.parts.root, scope, &self.parts.attribution)?;
+        let watch = self.start_watch(&root, scope)?;
         Ok(Eyes {
             root,
             watch,
             scope: digest,
         })
+    }
+
+    /// A root that a program or a network serves is asked by a thread that can be given up.
+    fn start_watch(&self, root: &Root, scope: &Scope) -> Result<Watch, BlindError> {
+        let attribution = &self.parts.attribution;
+        let Some(server) = root.server(b"") else {
+            return Ok(Watch::start(root, &self.parts.root, scope, attribution)?);
+        };
+        let (again, path, scope, attribution) = (
+            root.clone(),
+            self.parts.root.clone(),
+            scope.clone(),
+            attribution.clone(),
+        );
+        let start = move || Watch::start(&again, &path, &scope, &attribution);
+        Ok(within_time(server, WATCHED, start).map_err(BlindError::Silent)??)
     }
 
     fn tell_watching(&self, known: usize, bytes: u64) {

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use attestation::digest::Digest;
 use attestation::entry::{Entry, Kind};
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::attributes::{self, Object, XattrReader};
 use super::content::{self, ContentError};
 use super::object::{self, FILE};
-use super::{Reading, Root, Surveyed};
+use super::{Reading, Root, Surveyed, served};
 
 /// The most added bytes of one reading; what is above is read with the next one. The line then is of what was read.
 const AT_ONCE: u64 = 64 << 20;
@@ -89,6 +90,21 @@ pub fn read_growing(
     from: Option<&Tail>,
     extent: Extent,
 ) -> Growth {
+    let Some(server) = root.server(path.as_bytes()) else {
+        return read_here(root, path, decision, from, extent);
+    };
+    let (root, path, from) = (root.clone(), path.clone(), from.cloned());
+    let read = move || read_here(&root, &path, decision, from.as_ref(), extent);
+    served::within(&Arc::clone(server), read).unwrap_or_else(|silence| other(silence.reading()))
+}
+
+fn read_here(
+    root: &Root,
+    path: &ImagePath,
+    decision: Decision,
+    from: Option<&Tail>,
+    extent: Extent,
+) -> Growth {
     let opened = open(root, path);
     let file = match opened {
         Ok(Some(file)) => file,
@@ -110,6 +126,15 @@ pub fn read_growing(
 
 /// Asks `statx` what is at a path.
 pub fn survey_path(root: &Root, path: &ImagePath) -> Option<Surveyed> {
+    let Some(server) = root.server(path.as_bytes()) else {
+        return survey_here(root, path);
+    };
+    let (root, path) = (root.clone(), path.clone());
+    let asked = served::within(&Arc::clone(server), move || survey_here(&root, &path));
+    asked.ok().flatten()
+}
+
+fn survey_here(root: &Root, path: &ImagePath) -> Option<Surveyed> {
     let parent = path.parent().unwrap_or_else(ImagePath::root);
     let (directory, _) = root.open_directory(parent.as_bytes()).ok()?;
     let stat = if path.is_root() {
@@ -122,6 +147,21 @@ pub fn survey_path(root: &Root, path: &ImagePath) -> Option<Surveyed> {
 
 /// Hashes a part of the file at a path: `bytes` from where `tail` ends, but not beyond `to`. Nothing where no file is.
 pub fn hash_part(
+    root: &Root,
+    path: &ImagePath,
+    tail: Option<Tail>,
+    bytes: u64,
+    to: u64,
+) -> Option<Tail> {
+    let Some(server) = root.server(path.as_bytes()) else {
+        return hash_here(root, path, tail, bytes, to);
+    };
+    let (root, path) = (root.clone(), path.clone());
+    let hash = move || hash_here(&root, &path, tail, bytes, to);
+    served::within(&Arc::clone(server), hash).ok().flatten()
+}
+
+fn hash_here(
     root: &Root,
     path: &ImagePath,
     tail: Option<Tail>,

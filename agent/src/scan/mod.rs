@@ -15,6 +15,7 @@ pub use self::growing::{Extent, Growth, Tail, hash_part, read_growing, survey_pa
 pub use self::mount_table::mount_table;
 pub use self::object::{Unmoved, Wanted};
 pub use self::root::{Root, RootError};
+pub use self::served::Silence;
 
 mod attributes;
 mod content;
@@ -25,11 +26,13 @@ mod names;
 mod object;
 mod queue;
 mod root;
+mod served;
 mod walk;
 
 pub(crate) use self::links::{Links, handle_key};
 pub(crate) use self::mount_table::{MountLine, lines_below, mount_lines, relative};
 pub(crate) use self::root::Filesystem;
+pub(crate) use self::served::within_time;
 
 /// How a scan is to be done.
 #[derive(Clone, Debug)]

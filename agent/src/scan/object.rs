@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use attestation::digest::Digest;
 use attestation::entry::{Entry, Kind, Xattr};
@@ -14,7 +15,8 @@ use super::attributes::{self, Object, XattrReader};
 use super::content::{self, Buffer, ContentError, Source};
 use super::links::handle_key;
 use super::root::Filesystem;
-use super::{Manner, Progress, Reading, Root, Surveyed, Writers};
+use super::served::{self, Ask, Server, Silence};
+use super::{Found, Manner, Progress, Reading, Root, Surveyed, Writers};
 use crate::{clock, sys};
 
 /// How often an object is read again that changed meanwhile.
@@ -52,6 +54,8 @@ pub(super) struct ObjectReader<'r> {
     progress: &'r Progress,
     wanted: &'r Wanted<'r>,
     manner: Manner,
+    /// Whether this is the thread that asks a server.
+    asking: bool,
     buffer: Buffer,
     xattrs: XattrReader,
 }
@@ -99,9 +103,16 @@ impl<'r> ObjectReader<'r> {
             progress,
             wanted,
             manner,
+            asking: false,
             buffer: Buffer::new(manner.from_storage),
             xattrs: XattrReader::new(),
         }
+    }
+
+    /// As the thread that asks a server, or not.
+    pub(super) fn asking(mut self, asking: bool) -> Self {
+        self.asking = asking;
+        self
     }
 
     pub(super) fn wanted(&self) -> &'r Wanted<'r> {
@@ -328,6 +339,14 @@ impl<'r> ObjectReader<'r> {
     /// Reads what is at a path now.
     pub(super) fn read_path(&mut self, path: &ImagePath, decision: Decision) -> Reading {
         let raw = path.as_bytes();
+        if self.root.is_silent(raw) {
+            return Silence::NoAnswer.reading();
+        }
+        if !self.asking
+            && let Some(server) = self.root.server(raw)
+        {
+            return self.ask(server, path, decision);
+        }
         if self.root.mounted_at(raw).is_some() {
             return match self.root.open_directory(raw) {
                 Ok((directory, _)) => self.opened_directory(directory.as_fd(), path, decision),
@@ -347,6 +366,34 @@ impl<'r> ObjectReader<'r> {
                 self.read(directory, &name, path, decision, FileType::Unknown)
             }
             Err(errno) => no_way(errno),
+        }
+    }
+}
+
+impl ObjectReader<'_> {
+    /// Has a thread of its own read what is at a path.
+    fn ask(&self, server: &Arc<Server>, path: &ImagePath, decision: Decision) -> Reading {
+        let (root, path, manner) = (self.root.clone(), path.clone(), self.manner);
+        let read = move |asker: &served::Asker, progress: &Progress| {
+            let wanted = |path: &ImagePath, size| asker.wanted(path, size);
+            let mut reader = ObjectReader::new(&root, progress, &wanted, manner).asking(true);
+            let reading = reader.read_path(&path, decision);
+            asker.tell(Ask::Found(Found {
+                path,
+                decision,
+                reading,
+            }));
+        };
+        let mut found = None;
+        let listened = served::listen(server, self.progress, read, &mut |ask| match ask {
+            Ask::Wanted(path, size, answer) => answer.give((self.wanted)(&path, size)),
+            Ask::Found(one) => found = Some(one.reading),
+            _ => {}
+        });
+        match (listened, found) {
+            (Err(silence), _) => silence.reading(),
+            (Ok(()), Some(reading)) => reading,
+            (Ok(()), None) => unreadable(&Trouble::Stopped),
         }
     }
 }

@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use thiserror::Error;
 
-use super::{Links, handle_key, mount_table};
+use super::served::{self, Server, Silence};
+use super::{Links, MountLine, handle_key, lines_below, mount_lines, mount_table};
 use crate::sys::{self, FileHandle};
 
 /// Bytes of a path given to the kernel at once: below `PATH_MAX`.
@@ -56,6 +57,15 @@ pub enum RootError {
         #[source]
         source: std::io::Error,
     },
+    /// It lies on a file system that a program or a network serves, and that does not answer.
+    #[error("cannot open the root {}", path.display())]
+    Silent {
+        /// The root.
+        path: PathBuf,
+        /// How it fails to answer.
+        #[source]
+        source: Silence,
+    },
 }
 
 /// The attested root, and the file systems below it that scope names. Clones share descriptors.
@@ -71,6 +81,8 @@ struct Inner {
     mounted: BTreeMap<Box<[u8]>, Filesystem>,
     /// The mount points that scope names, each with the number of the mount that was there.
     points: Vec<(ImagePath, Option<u64>)>,
+    /// Those of them whose file system did not answer when it was opened.
+    silent: Vec<(ImagePath, Arc<Server>)>,
     limits: Vec<String>,
     links: Links,
 }
@@ -91,6 +103,8 @@ pub(crate) struct Filesystem {
     /// The top of a btrfs of which only a subvolume is mounted: the kernel marks the whole by nothing less, and tells of
     /// it by the top's identifier.
     top: Option<OwnedFd>,
+    /// Who answers for it, where that is a program or a network: then it is only asked through [`served`].
+    pub(crate) server: Option<Arc<Server>>,
     /// The clone itself: while it is open the mount counts as a mounted one, for which the kernel takes no lock at each close.
     tree: Option<OwnedFd>,
 }
@@ -101,46 +115,28 @@ impl Root {
     /// # Errors
     /// When `path` is not a directory that can be read. Less than a clone is no error but a limit.
     pub fn open(path: &Path, scope: &Scope) -> Result<Self, RootError> {
-        let plain = rustix::fs::openat(
-            CWD,
+        let given = path.to_path_buf();
+        let (plain, main, path) = served::within(&Arc::default(), move || open_main(&given))
+            .map_err(|source| RootError::Silent {
+                path: path.into(),
+                source,
+            })??;
+        let mut inner = Inner {
             path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| RootError::Open {
-            path: path.into(),
-            source: errno.into(),
-        })?;
-        let main = Filesystem::open_at(&plain, ImagePath::root(), path)?;
-        let mut limits = Vec::new();
-        let mut mounted = BTreeMap::new();
-        let mut points = Vec::new();
-        if main.is_clone() {
-            for point in scope.literal_mounts() {
-                let mount = mounted_at(&plain, path, &point)?;
-                if let Some((there, _)) = &mount {
-                    let shown = path.join(std::ffi::OsStr::from_bytes(point.as_bytes()));
-                    let filesystem = Filesystem::open_at(there, point.clone(), &shown)?;
-                    mounted.insert(point.as_bytes().into(), filesystem);
-                }
-                points.push((point, mount.map(|(_, id)| id)));
-            }
+            main,
+            mounted: BTreeMap::new(),
+            points: Vec::new(),
+            silent: Vec::new(),
+            limits: Vec::new(),
+            links: Links::default(),
+        };
+        if inner.main.is_clone() {
+            inner.open_points(&Arc::new(plain), scope)?;
         } else {
-            limits.push(plain_limit(path));
+            inner.limits.push(plain_limit(&inner.path));
         }
-        let path = std::fs::canonicalize(path).map_err(|source| RootError::Open {
-            path: path.into(),
-            source,
-        })?;
         Ok(Self {
-            inner: Arc::new(Inner {
-                path,
-                main,
-                mounted,
-                points,
-                limits,
-                links: Links::default(),
-            }),
+            inner: Arc::new(inner),
         })
     }
 
@@ -176,23 +172,62 @@ impl Root {
         limits
     }
 
-    /// The mount points of scope at which something else is mounted now than when the root was opened.
+    /// The mount points of scope at which something else is mounted now than when the root was opened, and those that did
+    /// not answer then and may now.
     pub(crate) fn outdated(&self) -> Vec<ImagePath> {
         if self.inner.points.is_empty() {
             return Vec::new();
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = &self.inner.path;
-        // A root that is gone is told of when it is looked at.
-        let Ok(plain) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else {
-            return Vec::new();
+        let table = Table::below(path);
+        // A root that is gone, or does not answer, is told of when it is looked at.
+        let plain = match self.inner.main.server {
+            None => rustix::fs::openat(CWD, path, flags, Mode::empty()).ok(),
+            Some(_) => None,
         };
-        let now = |point: &ImagePath| mounted_at(&plain, path, point).ok().flatten();
+        let now = |point: &ImagePath| match &plain {
+            _ if table.is_served(point) => Some(table.mount_at(point)),
+            Some(plain) => Some(
+                mounted_at(plain, path, point)
+                    .ok()
+                    .flatten()
+                    .map(|(_, id)| id),
+            ),
+            None => None,
+        };
         let points = self.inner.points.iter();
-        points
-            .filter(|(point, before)| now(point).map(|(_, id)| id) != *before)
-            .map(|(point, _)| point.clone())
-            .collect()
+        let moved = points.filter(|(point, before)| now(point).is_some_and(|now| now != *before));
+        let mut outdated: Vec<ImagePath> = moved.map(|(point, _)| point.clone()).collect();
+        let silent = self.inner.silent.iter();
+        let answering = silent.filter(|(_, server)| !server.is_silent());
+        outdated.extend(answering.map(|(point, _)| point.clone()));
+        outdated
+    }
+
+    /// Who answers for the file system that a path lies on, where that is a program or a network.
+    pub(crate) fn server(&self, path: &[u8]) -> Option<&Arc<Server>> {
+        self.split(path).0.server.as_ref()
+    }
+
+    /// Whether a path lies at or below a mount point whose file system did not answer when it was opened.
+    pub(super) fn is_silent(&self, path: &[u8]) -> bool {
+        let mut silent = self.inner.silent.iter();
+        silent.any(|(point, _)| below(path, point.as_bytes()).is_some())
+    }
+
+    /// The file systems whose changes are told: nobody waits for what a program or a network serves, but for a root's own.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &Filesystem> {
+        self.filesystems()
+            .filter(|filesystem| filesystem.server.is_none() || filesystem.prefix.is_root())
+    }
+
+    /// The mount points of scope whose changes are found by rescans alone.
+    pub(crate) fn unwatched(&self) -> impl Iterator<Item = &ImagePath> {
+        let served = self.inner.mounted.values();
+        let served = served.filter(|filesystem| filesystem.server.is_some());
+        let silent = self.inner.silent.iter().map(|(point, _)| point);
+        served.map(|filesystem| &filesystem.prefix).chain(silent)
     }
 
     pub(crate) fn links(&self) -> &Links {
@@ -206,6 +241,9 @@ impl Root {
     /// The other names in scope of the file at this path.
     pub(crate) fn names_beside(&self, path: &ImagePath) -> Vec<ImagePath> {
         let find = || {
+            if self.server(path.as_bytes()).is_some() {
+                return None;
+            }
             let (directory, filesystem) = self.open_directory(path.parent()?.as_bytes()).ok()?;
             let name = CString::new(path.name()).ok()?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -234,6 +272,9 @@ impl Root {
 
     /// Opens a directory by its path, without following a link or crossing a mount.
     pub(crate) fn open_directory(&self, path: &[u8]) -> Result<(OwnedFd, &Filesystem), Errno> {
+        if self.is_silent(path) {
+            return Err(Errno::TIMEDOUT);
+        }
         let (filesystem, mut rest) = self.split(path);
         let mut directory = filesystem.open(c".", DIRECTORY, filesystem.dir.as_fd())?;
         while !rest.is_empty() {
@@ -247,16 +288,11 @@ impl Root {
 
     /// The file system that a path lies on, and the path in it.
     fn split<'p>(&self, path: &'p [u8]) -> (&Filesystem, &'p [u8]) {
-        let below = |point: &[u8]| match path.strip_prefix(point)? {
-            [] => Some(&path[..0]),
-            [b'/', rest @ ..] => Some(rest),
-            _ => None,
-        };
         let deepest = self
             .inner
             .mounted
             .iter()
-            .filter_map(|(point, filesystem)| Some((filesystem, below(point)?)));
+            .filter_map(|(point, filesystem)| Some((filesystem, below(path, point)?)));
         deepest
             .min_by_key(|(_, rest)| rest.len())
             .unwrap_or((&self.inner.main, path))
@@ -352,6 +388,7 @@ impl Filesystem {
             volatile,
             root: (stat.st_dev, stat.st_ino),
             top,
+            server: None,
             tree,
         })
     }
@@ -379,6 +416,111 @@ impl Filesystem {
         };
         let top = btrfs_top(&dir, shown);
         Self::describe(dir, tree, top, prefix).map_err(failed)
+    }
+}
+
+impl Inner {
+    /// Opens what is mounted at the points that scope names.
+    fn open_points(&mut self, plain: &Arc<OwnedFd>, scope: &Scope) -> Result<(), RootError> {
+        let table = Table::below(&self.path);
+        for point in scope.literal_mounts() {
+            if !table.is_served(&point) {
+                let mount = open_point(plain, &self.path, &point)?;
+                let id = mount.as_ref().map(|(_, id)| *id);
+                self.mounted
+                    .extend(mount.map(|(filesystem, _)| (point.as_bytes().into(), filesystem)));
+                self.points.push((point, id));
+                continue;
+            }
+            let server = Arc::new(Server::default());
+            let (plain, path, at) = (Arc::clone(plain), self.path.clone(), point.clone());
+            match served::within(&server, move || open_point(&plain, &path, &at)) {
+                Ok(Ok(Some((mut filesystem, _)))) => {
+                    filesystem.server = Some(server);
+                    self.mounted.insert(point.as_bytes().into(), filesystem);
+                }
+                Ok(Ok(None)) => {}
+                // One that fails is told as one that does not answer: what lies there is not known either way.
+                Ok(Err(_)) | Err(_) => self.silent.push((point.clone(), server)),
+            }
+            let id = table.mount_at(&point);
+            self.points.push((point, id));
+        }
+        Ok(())
+    }
+}
+
+/// The root's directory, its file system, and where it really lies.
+fn open_main(path: &Path) -> Result<(OwnedFd, Filesystem, PathBuf), RootError> {
+    let failed = |source| RootError::Open {
+        path: path.into(),
+        source,
+    };
+    let plain = rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| failed(errno.into()))?;
+    let mut main = Filesystem::open_at(&plain, ImagePath::root(), path)?;
+    main.server = is_served(&plain).then(Arc::default);
+    let real = std::fs::canonicalize(path).map_err(failed)?;
+    Ok((plain, main, real))
+}
+
+/// What is mounted at a point that scope names, and the number of the mount.
+fn open_point(
+    plain: &OwnedFd,
+    root: &Path,
+    point: &ImagePath,
+) -> Result<Option<(Filesystem, u64)>, RootError> {
+    let Some((there, id)) = mounted_at(plain, root, point)? else {
+        return Ok(None);
+    };
+    let shown = root.join(std::ffi::OsStr::from_bytes(point.as_bytes()));
+    Ok(Some((
+        Filesystem::open_at(&there, point.clone(), &shown)?,
+        id,
+    )))
+}
+
+/// Whether a directory lies on a file system that a program or a network serves. Where mounts are not told, none does.
+fn is_served(dir: &OwnedFd) -> bool {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let Ok(stat) = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID) else {
+        return false;
+    };
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mount_lines(&table).any(|line| line.id == stat.stx_mnt_id && served::is_served(&line.fstype))
+}
+
+/// What is mounted below the root, as far as it matters before anybody there is asked anything.
+struct Table(BTreeMap<ImagePath, MountLine>);
+
+impl Table {
+    fn below(root: &Path) -> Self {
+        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        Self(lines_below(&table, root.as_os_str().as_bytes()))
+    }
+
+    /// Whether a program or a network is asked on the way to this path, or at it.
+    fn is_served(&self, path: &ImagePath) -> bool {
+        let mut lines = self.0.iter();
+        lines.any(|(point, line)| served::is_served(&line.fstype) && path.starts_with(point))
+    }
+
+    fn mount_at(&self, path: &ImagePath) -> Option<u64> {
+        self.0.get(path).map(|line| line.id)
+    }
+}
+
+/// What is left of a path at or below a point.
+fn below<'p>(path: &'p [u8], point: &[u8]) -> Option<&'p [u8]> {
+    match path.strip_prefix(point)? {
+        [] => Some(&path[..0]),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
     }
 }
 

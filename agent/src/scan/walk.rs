@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestation::entry::Kind;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
-use rustix::fs::{FileType, RawDir, Statx};
+use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::names::{PATH_LIMIT, Position, joined_length};
 use super::object::{Directory, ObjectReader, Unmoved, Wanted, read_at_path, unreadable_errno};
 use super::queue::Queue;
 use super::root::Filesystem;
+use super::served::{self, Ask, Server, Silence};
 use super::{
     Found, Manner, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed,
     attributes,
@@ -45,6 +46,14 @@ pub(super) enum Purpose<'v> {
     },
     /// Only ask `statx` about them; nothing where it has no answer.
     Survey(&'v Survey<'v>),
+}
+
+/// What is made of the objects on the way, without the means.
+#[derive(Clone, Copy)]
+enum Wish {
+    Read,
+    ReadMoved,
+    Survey,
 }
 
 enum Job<'s> {
@@ -82,6 +91,9 @@ impl Drop for Opened<'_> {
 /// What all threads share.
 struct Walk<'s> {
     root: &'s Root,
+    scope: &'s Scope,
+    /// Whether this is the thread that asks a server: whoever started it watches over it.
+    asking: bool,
     queue: Queue<Job<'s>>,
     open: &'s AtomicUsize,
     progress: &'s Progress,
@@ -97,6 +109,50 @@ pub(super) fn run(
     progress: &Progress,
     purpose: Purpose<'_>,
 ) -> Result<ScanSummary, ScanError> {
+    run_as((root, scope), path, options, progress, purpose, false)
+}
+
+/// Walks on a thread that asks a server; what is to be read, and what becomes of it, is asked and told.
+fn run_asking(
+    (root, scope): (&Root, &Scope),
+    path: &ImagePath,
+    manner: Manner,
+    wish: Wish,
+    (asker, progress): (&served::Asker, &Progress),
+) {
+    let wanted = |path: &ImagePath, size| asker.wanted(path, size);
+    let unmoved =
+        |path: &ImagePath, decision, there: &Surveyed| asker.unmoved(path, decision, there);
+    let visit = |found| asker.tell(Ask::Found(found));
+    let survey = |path, decision, there| asker.tell(Ask::Surveyed(path, decision, there));
+    let purpose = match wish {
+        Wish::Read => Purpose::Read {
+            wanted: &wanted,
+            unmoved: None,
+            visit: &visit,
+        },
+        Wish::ReadMoved => Purpose::Read {
+            wanted: &wanted,
+            unmoved: Some(&unmoved),
+            visit: &visit,
+        },
+        Wish::Survey => Purpose::Survey(&survey),
+    };
+    // One thread: every one of them may have to be given up.
+    let options = ScanOptions { threads: 1, manner };
+    if let Err(error) = run_as((root, scope), path, &options, progress, purpose, true) {
+        tracing::debug!(%error, "a reading of what a server has");
+    }
+}
+
+fn run_as(
+    (root, scope): (&Root, &Scope),
+    path: &ImagePath,
+    options: &ScanOptions,
+    progress: &Progress,
+    purpose: Purpose<'_>,
+    asking: bool,
+) -> Result<ScanSummary, ScanError> {
     let mut state = scope.start();
     for name in path.components() {
         if state.ignores_all_below() {
@@ -108,6 +164,8 @@ pub(super) fn run(
     let open = AtomicUsize::new(0);
     let walk = Walk {
         root,
+        scope,
+        asking,
         queue: Queue::new(threads),
         open: &open,
         progress,
@@ -170,7 +228,8 @@ impl<'w, 's> Worker<'w, 's> {
         Self {
             walk,
             lane,
-            reader: ObjectReader::new(walk.root, walk.progress, wanted, walk.manner),
+            reader: ObjectReader::new(walk.root, walk.progress, wanted, walk.manner)
+                .asking(walk.asking),
             listing: vec![MaybeUninit::uninit(); LISTING],
             tally: ScanSummary::default(),
         }
@@ -195,6 +254,12 @@ impl<'w, 's> Worker<'w, 's> {
         };
         let Ok(path) = path else { return };
         let decision = position.state.decision();
+        if self.walk.root.is_silent(path.as_bytes()) {
+            return self.silent(path, decision, Silence::NoAnswer);
+        }
+        if let Some(server) = self.server(&path, parent.is_none()) {
+            return self.ask(path, decision, &server);
+        }
         let (fd, filesystem) = match self.open(position, &path, parent.as_deref()) {
             Ok(opened) => opened,
             Err(errno) => return self.no_directory(path, decision, errno),
@@ -233,12 +298,21 @@ impl<'w, 's> Worker<'w, 's> {
         let purpose = self.walk.purpose;
         match purpose {
             Purpose::Survey(survey) => {
-                return self.surveyed(survey, opened.path.clone(), decision, stat);
+                let there = stat.as_ref().map(attributes::surveyed);
+                return self.surveyed(survey, opened.path.clone(), decision, there);
             }
             Purpose::Read {
                 unmoved: Some(unmoved),
                 ..
-            } if stat.is_some_and(|stat| self.passes(unmoved, &opened.path, decision, &stat)) => {
+            } if stat.is_some_and(|stat| {
+                self.passes(
+                    unmoved,
+                    &opened.path,
+                    decision,
+                    &attributes::surveyed(&stat),
+                )
+            }) =>
+            {
                 return;
             }
             Purpose::Read { .. } => {}
@@ -254,6 +328,70 @@ impl<'w, 's> Worker<'w, 's> {
             decision,
             reading,
         });
+    }
+
+    /// Who is asked about a directory and all below it: it is where a walk comes into a file system.
+    fn server(&self, path: &ImagePath, first: bool) -> Option<Arc<Server>> {
+        let raw = path.as_bytes();
+        let enters = first || self.walk.root.mounted_at(raw).is_some();
+        if self.walk.asking || !enters {
+            return None;
+        }
+        self.walk.root.server(raw).cloned()
+    }
+
+    /// Has a thread of its own read what lies at and below a path.
+    fn ask(&mut self, path: ImagePath, decision: Decision, server: &Arc<Server>) {
+        let wish = match self.walk.purpose {
+            Purpose::Survey(_) => Wish::Survey,
+            Purpose::Read { unmoved: None, .. } => Wish::Read,
+            Purpose::Read { .. } => Wish::ReadMoved,
+        };
+        let (root, scope) = (self.walk.root.clone(), self.walk.scope.clone());
+        let (at, manner) = (path.clone(), self.walk.manner);
+        let read = move |asker: &served::Asker, progress: &Progress| {
+            run_asking((&root, &scope), &at, manner, wish, (asker, progress));
+        };
+        let progress = self.walk.progress;
+        let listened = served::listen(server, progress, read, &mut |ask| self.answer(ask));
+        if let Err(silence) = listened {
+            self.silent(path, decision, silence);
+        }
+    }
+
+    /// What lies at and below a path is not known.
+    fn silent(&mut self, path: ImagePath, decision: Decision, silence: Silence) {
+        tracing::warn!(%path, %silence, "what lies there is not known");
+        match self.walk.purpose {
+            Purpose::Survey(survey) => self.surveyed(survey, path, decision, None),
+            Purpose::Read { .. } => self.tell(Found {
+                path,
+                decision,
+                reading: silence.reading(),
+            }),
+        }
+    }
+
+    /// Answers the thread that asks a server. Whoever asked may be gone.
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Wanted(path, size, answer) => {
+                answer.give((self.reader.wanted())(&path, size));
+            }
+            Ask::Unmoved(path, decision, there, answer) => {
+                let purpose = self.walk.purpose;
+                let passes = matches!(purpose, Purpose::Read { unmoved: Some(unmoved), .. }
+                    if self.passes(unmoved, &path, decision, &there));
+                answer.give(passes);
+            }
+            Ask::Found(found) => self.tell(found),
+            Ask::Surveyed(path, decision, there) => {
+                if let Purpose::Survey(survey) = self.walk.purpose {
+                    self.surveyed(survey, path, decision, there);
+                }
+            }
+            Ask::Passed(_) | Ask::Over => {}
+        }
     }
 
     fn open(
@@ -403,7 +541,8 @@ impl<'w, 's> Worker<'w, 's> {
             match self.walk.purpose {
                 Purpose::Survey(survey) => {
                     let stat = attributes::stat_name(opened.fd.as_fd(), &file.name).ok();
-                    self.surveyed(survey, path, decision, stat);
+                    let there = stat.as_ref().map(attributes::surveyed);
+                    self.surveyed(survey, path, decision, there);
                     continue;
                 }
                 Purpose::Read {
@@ -411,7 +550,8 @@ impl<'w, 's> Worker<'w, 's> {
                     ..
                 } => {
                     let stat = attributes::stat_name(opened.fd.as_fd(), &file.name);
-                    if stat.is_ok_and(|stat| self.passes(unmoved, &path, decision, &stat)) {
+                    let there = stat.as_ref().ok().map(attributes::surveyed);
+                    if there.is_some_and(|there| self.passes(unmoved, &path, decision, &there)) {
                         if stat.is_ok_and(|stat| stat.stx_nlink > 1) {
                             self.reader.note_name(directory, &file.name, &path);
                         }
@@ -437,9 +577,9 @@ impl<'w, 's> Worker<'w, 's> {
         unmoved: &Unmoved<'_>,
         path: &ImagePath,
         decision: Decision,
-        stat: &Statx,
+        there: &Surveyed,
     ) -> bool {
-        let passes = unmoved(path, decision, &attributes::surveyed(stat));
+        let passes = unmoved(path, decision, there);
         if passes {
             self.tally.entries += 1;
             self.walk.progress.add(0);
@@ -452,11 +592,11 @@ impl<'w, 's> Worker<'w, 's> {
         survey: &Survey<'_>,
         path: ImagePath,
         decision: Decision,
-        stat: Option<Statx>,
+        there: Option<Surveyed>,
     ) {
         self.tally.entries += 1;
         self.walk.progress.add(0);
-        survey(path, decision, stat.as_ref().map(attributes::surveyed));
+        survey(path, decision, there);
     }
 
     fn tell(&mut self, found: Found) {

@@ -292,7 +292,7 @@ fn under(root: &Root) -> BTreeSet<Device> {
     let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let lines: Vec<MountLine> = mount_lines(&table).collect();
     let mut devices = BTreeSet::new();
-    for filesystem in root.filesystems() {
+    for filesystem in root.watched() {
         let id = super::mount_of(&root.shown(&filesystem.prefix));
         if let Some(line) = lines.iter().find(|line| Some(line.id) == id) {
             devices.extend(of_line(line));

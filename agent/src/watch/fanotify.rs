@@ -416,7 +416,7 @@ fn quiet(root: &Root, source: &Source, key: &[u8], what: libc::c_uint) -> io::Re
     let gone = || io::Error::from(io::ErrorKind::NotFound);
     let (fsid, kind, bytes) = split_handle(key).ok_or_else(gone)?;
     let filesystem = root
-        .filesystems()
+        .watched()
         .find(|filesystem| filesystem.fsid == fsid)
         .ok_or_else(gone)?;
     let file = sys::open_by_handle(filesystem.dir.as_fd(), kind, bytes)?;

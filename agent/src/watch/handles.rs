@@ -160,7 +160,7 @@ impl Resolver {
         board: &Arc<Board>,
         uppers: Vec<Filesystem>,
     ) -> Self {
-        let mounts = root.filesystems().filter_map(|filesystem| {
+        let mounts = root.watched().filter_map(|filesystem| {
             let shown = root.shown(&filesystem.prefix);
             let id = super::mount_of(&shown)?;
             Some((
@@ -327,7 +327,7 @@ impl Resolver {
 
     fn filesystems_of(&self, fsid: [u8; 8]) -> impl Iterator<Item = &Filesystem> {
         self.root
-            .filesystems()
+            .watched()
             .chain(&self.uppers)
             .filter(move |filesystem| filesystem.fsid == fsid)
     }

@@ -131,7 +131,13 @@ pub(super) fn climb(root: &Root, highest: Rung) -> io::Result<Marked> {
         limits: Vec::new(),
         uppers: Vec::new(),
     };
-    for filesystem in root.filesystems() {
+    for point in root.unwatched() {
+        marked.limits.push(format!(
+            "changes below {} are found by rescans alone: a program or a network serves it, and nobody waits for either",
+            root.shown(point).display()
+        ));
+    }
+    for filesystem in root.watched() {
         let shown = root.shown(&filesystem.prefix);
         match groups.mark(filesystem.marked_at(), highest, Rung::C) {
             Ok(rung) => {
@@ -164,7 +170,7 @@ pub(super) fn climb(root: &Root, highest: Rung) -> io::Result<Marked> {
 /// Where nobody can say what is done with them, files opened for an exec only cost.
 pub(super) fn unmark_execs(sources: &[Source], root: &Root) {
     for source in sources.iter().filter(|source| source.rung < Rung::C) {
-        for filesystem in root.filesystems() {
+        for filesystem in root.watched() {
             let flags = MarkFlags::FAN_MARK_REMOVE | MarkFlags::FAN_MARK_FILESYSTEM;
             let mask = MaskFlags::from_bits_retain(libc::FAN_OPEN_EXEC);
             let marked = filesystem.marked_at();

@@ -105,7 +105,7 @@ impl Lookout {
         let (now, since) = (Instant::now(), wall());
         // Where names are what is told, only the root's own file system is watched.
         let watched = root
-            .filesystems()
+            .watched()
             .filter(|filesystem| calls == Calls::Handle || filesystem.prefix.is_root());
         let nests = watched.map(|filesystem| {
             let place = root.shown(&filesystem.prefix).display().to_string();
@@ -334,7 +334,7 @@ impl Thread {
     fn sing(&mut self, now: Instant) {
         let wall = wall();
         let mut changes = Vec::new();
-        for (nest, filesystem) in self.nests.iter_mut().zip(self.root.filesystems()) {
+        for (nest, filesystem) in self.nests.iter_mut().zip(self.root.watched()) {
             if let Some(change) = nest.look(&self.canaries, now, wall) {
                 changes.push((nest.place().to_owned(), change));
             }
@@ -413,7 +413,7 @@ impl Thread {
     fn devices(&self) -> BTreeSet<u64> {
         let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         let mut devices = BTreeSet::new();
-        for filesystem in self.root.filesystems() {
+        for filesystem in self.root.watched() {
             let shown = self.root.shown(&filesystem.prefix);
             let stat = rustix::fs::statx(
                 &filesystem.dir,

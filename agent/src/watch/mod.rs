@@ -305,7 +305,9 @@ impl Waker {
 
 /// The number of the mount that a path lies on, as mount tables have it.
 fn mount_of(path: &Path) -> Option<u64> {
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW
+        | rustix::fs::AtFlags::NO_AUTOMOUNT
+        | rustix::fs::AtFlags::STATX_DONT_SYNC;
     let wanted = rustix::fs::StatxFlags::MNT_ID;
     let stat = rustix::fs::statx(rustix::fs::CWD, path, flags, wanted).ok()?;
     let told = stat.stx_mask & wanted.bits() != 0;
