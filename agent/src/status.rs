@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::transport::Transport;
 use crate::transport::child::ChildStatus;
+use crate::watch::Attributed;
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "agent.sock";
@@ -50,6 +51,9 @@ pub struct Status {
     pub differences: u64,
     /// How it watches.
     pub coverage: Option<WatchCoverage>,
+    /// How it is found out who did something.
+    #[serde(default)]
+    pub attribution: Option<Attributed>,
     /// Watching without a gap since.
     pub since: Option<Timestamp>,
     /// All content read since.
@@ -170,6 +174,7 @@ impl Board {
             entries: 0,
             differences: 0,
             coverage: None,
+            attribution: None,
             since: None,
             read: None,
             baseline: None,
@@ -319,7 +324,15 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     );
     if let Some(coverage) = &status.coverage {
         row("watch", format!("rung {}", coverage.rung));
-        for limit in &coverage.limits {
+        let told = status.attribution.iter().flat_map(|who| &who.limits);
+        let told: Vec<&String> = told.collect();
+        for limit in coverage.limits.iter().filter(|it| !told.contains(it)) {
+            row("  limit", limit.clone());
+        }
+    }
+    if let Some(attribution) = &status.attribution {
+        row("who", who(attribution).to_owned());
+        for limit in &attribution.limits {
             row("  limit", limit.clone());
         }
     }
@@ -373,6 +386,14 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     out
 }
 
+fn who(attribution: &Attributed) -> &'static str {
+    if attribution.followed {
+        "processes are followed from their start (cn_proc)"
+    } else {
+        "processes are not followed (no cn_proc)"
+    }
+}
+
 /// The network process in a line.
 fn network_line(network: &ChildStatus) -> String {
     match (network.pid, &network.error) {
@@ -422,4 +443,43 @@ fn cost(child: Option<u32>) -> Cost {
         }
     }
     cost
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use attestation::statement::Rung;
+
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_told_stands_once_and_below_who() {
+        let node = serde_json::from_str(&format!("\"{}\"", "ab".repeat(16))).unwrap();
+        let board = Board::new(node, "web-1".to_owned());
+        let shown = |followed, limits: &[&str]| {
+            let limits: Vec<String> = limits.iter().map(|it| (*it).to_owned()).collect();
+            board.update(|status| {
+                status.coverage = Some(WatchCoverage {
+                    rung: Rung::A,
+                    limits: [vec!["of the watch".to_owned()], limits.clone()].concat(),
+                    limits_total: None,
+                });
+                status.attribution = Some(Attributed { followed, limits });
+            });
+            let text = text(&board.snapshot(), Timestamp::from_micros(0));
+            let rows = text.lines().skip_while(|row| !row.starts_with("watch "));
+            let rows = rows.take_while(|row| !row.starts_with("watching"));
+            rows.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let rows = shown(true, &[]);
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(
+            rows[2].starts_with("who ") && rows[2].contains("are followed"),
+            "{rows:?}"
+        );
+        let rows = shown(false, &["nobody after he is gone"]);
+        assert_eq!(rows.len(), 4, "{rows:?}");
+        assert!(rows[2].contains("not followed"), "{rows:?}");
+        assert_eq!(rows[3], "  limit      nobody after he is gone");
+    }
 }

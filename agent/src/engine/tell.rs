@@ -228,6 +228,7 @@ impl Engine {
             status.sequence = signed.sequence + 1;
             status.differences = differences;
             status.coverage = Some(self.coverage());
+            status.attribution = self.eyes.as_ref().map(|eyes| eyes.watch.attributed());
             status.since = self.since;
             status.read = self.read;
             status.gaps.clone_from(&self.gaps);

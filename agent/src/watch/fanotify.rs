@@ -26,7 +26,7 @@ use super::handles::{Resolver, events_of, named_key, object_key, split_handle, w
 use super::ladder::{self, Marked, Source};
 use super::record::{self, Handle, Record};
 use super::report::Aliased;
-use super::{EventSet, Place};
+use super::{Attributed, EventSet, Place};
 use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
 use crate::scan::{Root, handle_key};
 use crate::sys;
@@ -44,6 +44,8 @@ pub(super) struct FanotifyWatch {
     resolver: Mutex<Resolver>,
     rung: Rung,
     limits: Vec<String>,
+    /// Why processes are not followed, if they are not.
+    unfollowed: Option<String>,
     trouble: Arc<Trouble>,
     stop: Arc<OwnedFd>,
     reader: Option<JoinHandle<()>>,
@@ -66,9 +68,9 @@ impl FanotifyWatch {
             uppers,
         } = ladder::climb(root, highest)?;
         // After the marks: whoever is not followed yet when it does something is in the scan of all processes that follows.
-        let (witness, limit) = Witness::start(root, attribution);
-        if let Some(limit) = limit {
-            limits.push(limit);
+        let (witness, unfollowed) = Witness::start(root, attribution);
+        if let Some(limit) = &unfollowed {
+            limits.push(limit.clone());
             ladder::unmark_execs(&sources, root);
         }
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
@@ -90,6 +92,7 @@ impl FanotifyWatch {
             resolver,
             rung,
             limits,
+            unfollowed,
             trouble,
             stop,
             reader: Some(reader),
@@ -103,6 +106,15 @@ impl FanotifyWatch {
             rung: self.rung,
             limits,
             limits_total: None,
+        }
+    }
+
+    pub(super) fn attributed(&self) -> Attributed {
+        let mut limits = self.trouble.limits();
+        limits.extend(self.unfollowed.clone());
+        Attributed {
+            followed: self.unfollowed.is_none(),
+            limits,
         }
     }
 

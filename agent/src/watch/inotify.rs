@@ -27,6 +27,8 @@ use super::handles::in_scope;
 use super::{EventSet, Place, WatchError};
 use crate::scan::Root;
 
+/// What it says of who did something.
+pub(super) const NOBODY: &str = "no process is named";
 /// Events that may wait for our thread; beyond, they are lost and said to be.
 const QUEUE_LIMIT: usize = 65_536;
 /// How often the end is looked for.
@@ -160,7 +162,7 @@ impl Drop for NotifyWatch {
 fn standing_limits(refused: &std::io::Error) -> Vec<String> {
     [
         &format!("fanotify is refused ({refused}): changes are told by inotify"),
-        "no process is named",
+        NOBODY,
         "a file made in a new directory may be told late",
         "a write through another hard link is told only where that link lies in the root",
     ]

@@ -11,6 +11,7 @@ use attestation::path::ImagePath;
 use attestation::scope::Scope;
 use attestation::statement::{Actor, Rung, WatchCoverage};
 use attestation::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::board::Board;
@@ -96,6 +97,15 @@ impl Taken {
             || self.login_of_root
             || self.woken
     }
+}
+
+/// How it is found out who did something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributed {
+    /// Every process is followed from its start; else each is looked up when its event is read, if its event names one.
+    pub followed: bool,
+    /// Who cannot be told, in words; these are among the limits of the watch, too.
+    pub limits: Vec<String>,
 }
 
 /// Why nothing can be watched.
@@ -212,6 +222,18 @@ impl Watch {
         coverage.limits.extend(self.lookout.limits());
         coverage.limits.extend(self.limits.iter().cloned());
         coverage
+    }
+
+    /// How it is found out who did something.
+    #[must_use]
+    pub fn attributed(&self) -> Attributed {
+        match &self.mechanism {
+            Mechanism::Fanotify(watch) => watch.attributed(),
+            Mechanism::Notify(_) => Attributed {
+                followed: false,
+                limits: vec![inotify::NOBODY.to_owned()],
+            },
+        }
     }
 
     /// Has what is otherwise looked at every minute looked at now: other mount namespaces, mappings.
