@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pristine_agent::scan::Progress;
+use pristine_agent::scan::{Large, Progress};
 
 use crate::output::{self, Output};
 
@@ -39,12 +39,13 @@ fn show(output: Output, what: &str, progress: &Progress, waiting: &mpsc::Receive
     });
     let pause = if bar.is_some() { REDRAW } else { PLAIN_LINE };
     while waiting.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-        let line = format!(
-            "{what}: {} entries, {}, {} s",
-            output::count(progress.entries()),
-            output::bytes(progress.bytes()),
-            started.elapsed().as_secs()
+        let line = line(
+            what,
+            progress.entries(),
+            progress.bytes(),
+            &progress.large(),
         );
+        let line = format!("{line}, {} s", started.elapsed().as_secs());
         match &bar {
             Some(bar) => {
                 bar.set_message(line);
@@ -55,5 +56,49 @@ fn show(output: Output, what: &str, progress: &Progress, waiting: &mpsc::Receive
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
+    }
+}
+
+/// How far a scan has come; the bytes of what is being read count, and the file that will take longest is named: a hole of a
+/// tebibyte is hashed like any content, and should not look like a scan that has stopped.
+fn line(what: &str, entries: u64, bytes: u64, large: &[Large]) -> String {
+    let read = large
+        .iter()
+        .map(|file| file.done)
+        .fold(bytes, u64::saturating_add);
+    let mut line = format!(
+        "{what}: {} entries, {}",
+        output::count(entries),
+        output::bytes(read)
+    );
+    if let Some(file) = large.first() {
+        let (done, size) = (output::bytes(file.done), output::bytes(file.size));
+        line.push_str(&format!(", in {} {done} of {size}", file.path));
+    }
+    line
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use attestation::path::ImagePath;
+
+    use super::*;
+
+    #[test]
+    fn a_large_file_is_named_and_counts_while_it_is_read() {
+        assert!(!line("reading", 5, 1_000, &[]).contains(" in "));
+        let large = Large {
+            path: ImagePath::parse("./var/hole").unwrap(),
+            size: 1 << 40,
+            done: 3 << 30,
+        };
+        let line = line("reading", 5, 1_000, &[large]);
+        let (done, size) = (output::bytes(3 << 30), output::bytes(1 << 40));
+        assert!(
+            line.ends_with(&format!(" in ./var/hole {done} of {size}")),
+            "{line}"
+        );
+        assert!(line.contains(&output::bytes((3 << 30) + 1_000)), "{line}");
     }
 }

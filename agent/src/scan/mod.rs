@@ -3,7 +3,6 @@
 //! What cannot be read is a finding in the result, never a reason to stop. Nothing that is not a regular file or a
 //! directory is ever opened for reading, no symbolic link is followed, and no mount is crossed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use attestation::entry::{Entry, InodeFlags};
@@ -14,6 +13,7 @@ use thiserror::Error;
 pub use self::growing::{Extent, Growth, Tail, hash_part, read_growing, survey_path};
 pub use self::mount_table::mount_table;
 pub use self::object::{Unmoved, Wanted};
+pub use self::progress::{Large, Progress};
 pub use self::root::{Root, RootError};
 pub use self::served::Silence;
 
@@ -24,6 +24,7 @@ mod links;
 mod mount_table;
 mod names;
 mod object;
+mod progress;
 mod queue;
 mod root;
 mod served;
@@ -73,79 +74,6 @@ impl Default for ScanOptions {
         Self {
             threads,
             manner: Manner::default(),
-        }
-    }
-}
-
-/// Counters that another thread may read while a scan runs, and the way to stop it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    entries: AtomicU64,
-    bytes: AtomicU64,
-    stopped: AtomicBool,
-    rest: Rest,
-}
-
-/// Hears of bytes that were read, and returns when reading may go on.
-#[derive(Default)]
-struct Rest(Option<Box<dyn Fn(u64) + Send + Sync>>);
-
-impl std::fmt::Debug for Rest {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(if self.0.is_some() { "paced" } else { "unpaced" })
-    }
-}
-
-impl Progress {
-    /// Counters at zero.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Counters of a reader that has a pace to keep: `rest` hears of bytes as they are read, and returns when reading may
-    /// go on.
-    #[must_use]
-    pub fn paced(rest: Box<dyn Fn(u64) + Send + Sync>) -> Self {
-        Self {
-            rest: Rest(Some(rest)),
-            ..Self::default()
-        }
-    }
-
-    /// Objects visited until now.
-    #[must_use]
-    pub fn entries(&self) -> u64 {
-        self.entries.load(Ordering::Relaxed)
-    }
-
-    /// Content bytes accounted for until now, holes included.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Asks the running scan to end with [`ScanError::Stopped`].
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the scan was asked to end.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    fn rest(&self, bytes: u64) {
-        if let Some(rest) = &self.rest.0 {
-            rest(bytes);
-        }
-    }
-
-    fn add(&self, bytes: u64) {
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        if bytes > 0 {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }

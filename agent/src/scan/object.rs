@@ -213,7 +213,9 @@ impl<'r> ObjectReader<'r> {
             return Ok(None);
         }
         let progress = self.progress;
+        let counted = progress.count(path, stat.stx_size);
         let passed = |bytes| {
+            counted.add(bytes);
             progress.rest(bytes);
             progress.is_stopped()
         };
