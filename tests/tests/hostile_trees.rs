@@ -84,6 +84,18 @@ os.truncate(at(b'usr/bin/tool-09'), 1 << 40)";
             "{said:#}"
         );
     });
+    rows.row(
+        "without an image its content is hashed, and how far that is is said",
+        || {
+            let mut scan = Unfinished::scan(&world, &root);
+            let line = scan.complaint(" of 1");
+            assert!(
+                line.contains("./usr/lib/hole") || line.contains("./usr/bin/tool-09"),
+                "{line}"
+            );
+            scan.end();
+        },
+    );
     fs::remove_file(root.join("usr/lib/hole")).expect("a removal");
     // Nobody who reads the whole tree later should hash a tebibyte of zeros.
     fs::remove_file(root.join("usr/bin/tool-09")).expect("a removal");
@@ -219,36 +231,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
     silent.mode("silent");
     let mut rows = Rows::of("a file system that fails");
 
-    rows.row("not in scope: nobody is led into it", || {
-        failing.mode("hang");
-        let scan = scanned(&world, &root, None);
-        assert!(
-            scan["unreadable"].as_array().is_some_and(Vec::is_empty),
-            "{scan:#}"
-        );
-        assert!(
-            scan["mounts"]
-                .as_array()
-                .is_some_and(|mounts| mounts.iter().any(|m| m["path"] == "./srv/failing")),
-            "{scan:#}"
-        );
-        failing.mode("well");
-    });
-    rows.row("as a root: what fails is told, the rest is read", || {
-        failing.mode("fail");
-        let scan = scanned(&world, &at, None);
-        failing.mode("well");
-        let told: Vec<_> = scan["unreadable"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|one| one["path"].clone())
-            .collect();
-        for path in ["./denied", "./failing", "./failing-folder"] {
-            assert!(told.contains(&path.into()), "{path} is not told: {told:?}");
-        }
-        assert_eq!(told.len(), 3, "{told:?}");
-    });
+    out_of_scope(&world, &mut rows, &root, &mut failing);
     let scope = world.path("scope.json");
     fs::write(&scope, r#"[{"match": "srv/failing", "expect": "sealed"}]"#).expect("a scope file");
     world.image(
@@ -257,7 +240,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
         "1.0",
         &["--scope", scope.to_str().expect("a text path")],
     );
-    let mut agent = world.agent_with("web-1", &root, "rescan = 5\n");
+    let mut agent = world.agent_with("web-1", &root, "rescan = 2\n");
     rows.row("in scope and well: pristine", || {
         world.wait_for_status("web-1", "pristine");
     });
@@ -265,9 +248,18 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
         "in scope and failing: incomplete, and what is changed beside it is told",
         || {
             failing.mode("fail");
+            let folder = "./srv/failing/failing-folder";
+            eventually(
+                "a directory that is not listed is told by its metadata",
+                LATER,
+                || {
+                    let node = world.people.node("web-1")?;
+                    unreadable(&node, folder)
+                },
+            );
             let node = world.id("web-1");
             world.run(["node", "rescan", &node]).exits(0);
-            let paths = ["./srv/failing/denied", "./srv/failing/failing"];
+            let paths = ["./srv/failing/denied", "./srv/failing/failing", folder];
             eventually("it is incomplete, and what fails is told", LATER, || {
                 let node = world.people.node("web-1")?;
                 let told = paths.iter().all(|path| unreadable(&node, path).is_some());
@@ -284,21 +276,68 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
             failing.mode("well");
         },
     );
+    never_answering(&world, &mut rows, &root, (&mut failing, &mut silent));
+    assert!(agent.stop().success());
+    drop((failing, silent));
+    world.check();
+    rows.end();
+}
+
+fn out_of_scope(world: &World, rows: &mut Rows, root: &Path, failing: &mut Failing) {
+    let at = failing.at.clone();
+    rows.row("not in scope: nobody is led into it", || {
+        failing.mode("hang");
+        let scan = scanned(world, root, None);
+        assert!(
+            scan["unreadable"].as_array().is_some_and(Vec::is_empty),
+            "{scan:#}"
+        );
+        assert!(
+            scan["mounts"]
+                .as_array()
+                .is_some_and(|mounts| mounts.iter().any(|m| m["path"] == "./srv/failing")),
+            "{scan:#}"
+        );
+        failing.mode("well");
+    });
+    rows.row("as a root: what fails is told, the rest is read", || {
+        failing.mode("fail");
+        let scan = scanned(world, &at, None);
+        failing.mode("well");
+        let told: Vec<_> = scan["unreadable"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one["path"].clone())
+            .collect();
+        for path in ["./denied", "./failing", "./failing-folder"] {
+            assert!(told.contains(&path.into()), "{path} is not told: {told:?}");
+        }
+        assert_eq!(told.len(), 3, "{told:?}");
+    });
+}
+
+fn never_answering(
+    world: &World,
+    rows: &mut Rows,
+    root: &Path,
+    (failing, silent): (&mut Failing, &mut Failing),
+) {
     rows.row(
         "in scope and never answering: the agent goes on, and says that it cannot see",
         || {
             failing.mode("hang");
-            let mut alone = Unfinished::scan(&world, &at);
-            let mut unopened = Unfinished::scan(&world, &silent.at);
+            let mut alone = Unfinished::scan(world, &failing.at);
+            let mut unopened = Unfinished::scan(world, &silent.at);
             let node = world.id("web-1");
             world.run(["node", "rescan", &node]).exits(0);
             let began = Instant::now();
             let doer = change(
-                &root,
+                root,
                 "write(b'etc/app/app.conf', b'listen = 80\\n')\nwrite(b'etc/app/more', b'x')",
             );
             told("./etc/app/more", &["added"], None, Some("size=1")).in_the_api(
-                &world,
+                world,
                 SOON,
                 Some(&doer),
             );
@@ -321,7 +360,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
                             .is_some_and(|it| it.contains("no answer")))),
                 "{scan:#}"
             );
-            let refusal = unopened.complaint();
+            let refusal = unopened.complaint("cannot");
             assert!(refusal.contains("cannot open"), "{refusal}");
             assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
             // Whoever waits in the kernel cannot end before it is answered.
@@ -334,10 +373,6 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
         fs::remove_file(root.join("etc/app/more")).expect("a removal");
         world.wait_for_status("web-1", "pristine");
     });
-    assert!(agent.stop().success());
-    drop((failing, silent));
-    world.check();
-    rows.end();
 }
 
 /// The scan against an image.
@@ -374,7 +409,7 @@ fn bytes_read(pid: u32) -> u64 {
         .expect("a number")
 }
 
-/// A scan that cannot end, as long as a file system does not answer.
+/// A scan that does not end by itself, or not before a file system answers.
 struct Unfinished {
     scan: Child,
     said: BufReader<std::process::ChildStdout>,
@@ -414,18 +449,23 @@ impl Unfinished {
         }
     }
 
-    /// The line that says what it cannot do.
-    fn complaint(&mut self) -> String {
+    /// The line beside its results that has this word in it.
+    fn complaint(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
             assert!(
                 self.complained.read_line(&mut line).expect("its words") > 0,
                 "no complaint"
             );
-            if line.contains("cannot") {
+            if line.contains(word) {
                 return line;
             }
         }
+    }
+
+    fn end(&mut self) {
+        self.scan.kill().expect("a running scan");
+        self.code();
     }
 
     fn code(&mut self) -> Option<i32> {

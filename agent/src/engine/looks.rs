@@ -16,7 +16,7 @@ use super::wanted::Wanted;
 use super::{Engine, RECHECK, RECHECKED, SUBTREES, SWEEP_THREADS};
 use crate::clock;
 use crate::monitor::Event;
-use crate::scan::{Manner, Reading, ScanOptions, Writers, read_entry_wanted};
+use crate::scan::{Manner, Reading, ScanOptions, Writers, listing, read_entry_wanted};
 use crate::watch::{EventSet, Place, Taken};
 
 /// After an event.
@@ -103,8 +103,31 @@ impl Engine {
             &|path, size| wanted.content(path, size),
             occasion.manner,
         );
-        let observed = Observed::of(reading, started);
-        self.settle(number, path, observed, occasion, count, came)
+        let mut observed = Observed::of(reading, started);
+        let is_directory = observed.mark.is_some_and(|mark| mark.is_directory());
+        let doubted = is_directory && group.unreadable.contains_key(path);
+        if doubted && let Err(error) = listing(&eyes.root, path) {
+            observed = Observed::of(Reading::Unreadable { error }, started);
+        }
+        let is_listed = doubted && observed.error.is_none();
+        let directory = self.settle(number, path, observed, occasion, count, came);
+        if is_listed {
+            // What lies in it may not have been seen until now.
+            self.look_below(number, path, directory, occasion);
+        }
+        directory
+    }
+
+    /// A walk could not read what is there. A directory may be well by itself, and yet not be listed.
+    fn look_at_unreadable(&mut self, number: usize, path: &ImagePath, occasion: &Occasion) {
+        if self.look(number, path, occasion, 1, false) != Some(true) {
+            return;
+        }
+        let Some(eyes) = &self.eyes else { return };
+        if let Err(error) = listing(&eyes.root, path) {
+            let observed = Observed::of(Reading::Unreadable { error }, occasion.last);
+            self.settle(number, path, observed, occasion, 1, false);
+        }
     }
 
     /// Corrects the view by what was read.
@@ -305,7 +328,11 @@ impl Engine {
         if matches!(swept.there, There::Read(..) | There::Unsettled) {
             occasion.manner = CLOSELY;
         }
-        self.look(number, &swept.path, &occasion, 1, false);
+        if matches!(swept.there, There::Unreadable) {
+            self.look_at_unreadable(number, &swept.path, &occasion);
+        } else {
+            self.look(number, &swept.path, &occasion, 1, false);
+        }
     }
 
     fn end_sweep(&mut self, sweep: &Sweep, whole: bool) {

@@ -286,6 +286,14 @@ pub fn read_entry_wanted(
     object::read_at_path(root, path, decision, wanted, manner)
 }
 
+/// Says why what lies in a directory cannot all be named: reading the directory itself does not tell.
+///
+/// # Errors
+/// The cause, as in [`Reading::Unreadable`].
+pub fn listing(root: &Root, path: &ImagePath) -> Result<(), String> {
+    walk::listing(root, path)
+}
+
 /// Reads several paths, one after the other, as [`read_entry_wanted`] does; ends early when it is stopped.
 pub fn read_entries<T>(
     root: &Root,

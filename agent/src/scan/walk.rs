@@ -101,6 +101,38 @@ struct Walk<'s> {
     manner: Manner,
 }
 
+/// Says why what lies in a directory cannot all be named, as a walk would: what `statx` says of it does not tell.
+///
+/// # Errors
+/// The cause, as in [`Reading::Unreadable`].
+pub(super) fn listing(root: &Root, path: &ImagePath) -> Result<(), String> {
+    let Some(server) = root.server(path.as_bytes()) else {
+        return listing_here(root, path);
+    };
+    let (root, path) = (root.clone(), path.clone());
+    let list = move || listing_here(&root, &path);
+    served::within(&Arc::clone(server), list).unwrap_or_else(|silence| Err(silence.to_string()))
+}
+
+fn listing_here(root: &Root, path: &ImagePath) -> Result<(), String> {
+    let said = |errno| std::io::Error::from(errno).to_string();
+    let (directory, _) = root.open_directory(path.as_bytes()).map_err(said)?;
+    let mut room = vec![MaybeUninit::uninit(); LISTING];
+    let mut entries = RawDir::new(directory.as_fd(), &mut room);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(said)?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") && is_too_deep(path, name) {
+            return Err("depth".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn is_too_deep(directory: &ImagePath, name: &[u8]) -> bool {
+    joined_length(directory.as_bytes().len(), name) > PATH_LIMIT
+}
+
 pub(super) fn run(
     root: &Root,
     scope: &Scope,
@@ -462,7 +494,7 @@ impl<'w, 's> Worker<'w, 's> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            if joined_length(opened.path.as_bytes().len(), name.to_bytes()) > PATH_LIMIT {
+            if is_too_deep(&opened.path, name.to_bytes()) {
                 too_deep = true;
                 continue;
             }
