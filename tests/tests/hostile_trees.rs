@@ -144,6 +144,45 @@ os.truncate(at(b'usr/bin/tool-09'), 1 << 40)";
 }
 
 #[test]
+fn a_large_file_is_read_beside_everything_else() {
+    if left_out_without_root("a large file under a running agent") {
+        return;
+    }
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    let large = fs::File::create(root.join("srv/large")).expect("a file");
+    large.set_len(1 << 30).expect("a long file");
+    drop(large);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    let mut rows = Rows::of("a large file");
+    rows.row("changed: told, as is what is changed meanwhile", || {
+        let script =
+            "fd = os.open(at(b'srv/large'), os.O_WRONLY); os.pwrite(fd, b'x', 5); os.close(fd)
+write(b'etc/app/more', b'x')";
+        let doer = change(&root, script);
+        told("./etc/app/more", &["added"], None, Some("size=1")).in_the_api(
+            &world,
+            SOON,
+            Some(&doer),
+        );
+        let same = Some("size=1073741824");
+        told("./srv/large", &["sha256digest"], same, same).in_the_api(&world, SOON, Some(&doer));
+    });
+    rows.row("and changed back", || {
+        let script =
+            "fd = os.open(at(b'srv/large'), os.O_WRONLY); os.pwrite(fd, b'\\0', 5); os.close(fd)
+os.unlink(at(b'etc/app/more'))";
+        drop(change(&root, script));
+        world.wait_for_status("web-1", "pristine");
+    });
+    assert!(agent.stop().success());
+    world.check();
+    rows.end();
+}
+
+#[test]
 fn a_directory_of_very_many_names_is_read_and_watched() {
     if left_out_without_root("a directory of very many names") {
         return;

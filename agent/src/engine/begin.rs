@@ -12,6 +12,7 @@ use attestation::path::ImagePath;
 use attestation::scope::Scope;
 use attestation::time::Timestamp;
 
+use super::afar::Afar;
 use super::baseline::{Baseline, BaselineError, View};
 use super::gaps::gap;
 use super::group::Group;
@@ -198,6 +199,7 @@ impl Engine {
     fn forget_sweeps(&mut self) {
         self.sweeps.clear();
         self.subtrees.clear();
+        self.afar = Afar::default();
         self.rereading = None;
     }
 

@@ -1,11 +1,13 @@
 //! Looking: what an event, a sweep or a second thought points at is read now, and the view corrected.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use attestation::path::ImagePath;
 use attestation::statement::Actor;
 use attestation::time::Timestamp;
 
+use super::afar::{Far, LARGE};
 use super::gaps::gap;
 use super::group::Observed;
 use super::marks::short;
@@ -96,13 +98,30 @@ impl Engine {
         let decision = group.sealed(path)?;
         let started = clock::now();
         let wanted = Wanted::in_group(group);
+        let large = AtomicBool::new(false);
         let reading = read_entry_wanted(
             &eyes.root,
             path,
             decision,
-            &|path, size| wanted.content(path, size),
+            &|path, size| {
+                let content = wanted.content(path, size);
+                let far = content && size >= LARGE;
+                large.fetch_or(far, Ordering::Relaxed);
+                content && !far
+            },
             occasion.manner,
         );
+        if large.into_inner() {
+            self.read_afar(Far {
+                group: number,
+                path: path.clone(),
+                decision,
+                occasion: occasion.clone(),
+                count,
+                came,
+            });
+            return Some(false);
+        }
         let mut observed = Observed::of(reading, started);
         let is_directory = observed.mark.is_some_and(|mark| mark.is_directory());
         let doubted = is_directory && group.unreadable.contains_key(path);
@@ -131,7 +150,7 @@ impl Engine {
     }
 
     /// Corrects the view by what was read.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         number: usize,
         path: &ImagePath,
@@ -400,7 +419,9 @@ impl Engine {
             let mut occasion = self.by_rescan();
             occasion.manner.writers = Writers::Always;
             for path in paths {
-                self.look(number, &path, &occasion, 1, false);
+                if !self.afar.has(number, &path) {
+                    self.look(number, &path, &occasion, 1, false);
+                }
             }
         }
     }

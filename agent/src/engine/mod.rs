@@ -3,6 +3,7 @@
 //! It alone changes the view of the root, so what it signs is one moment's view. It never waits for the network: what
 //! it signs goes to the spool, what the uplink wants comes as orders.
 
+mod afar;
 mod baseline;
 mod begin;
 mod gaps;
@@ -33,6 +34,7 @@ use attestation::path::ImagePath;
 use attestation::statement::{Actor, AgentFacts, Gap, UnexpectedMount};
 use attestation::time::Timestamp;
 
+use self::afar::Afar;
 use self::begin::{Beginning, Eyes};
 use self::group::Group;
 use self::kept::Keeper;
@@ -56,6 +58,8 @@ use crate::watch::{ForeignMount, Taken};
 
 /// While a sweep runs its results are fetched this often.
 const SWEEPING: Duration = Duration::from_millis(2);
+/// And that of a large file that is read.
+const AFAR: Duration = Duration::from_millis(20);
 /// Paths with a live writer, and those that cannot be read, are looked at again this often.
 const RECHECK: Duration = Duration::from_secs(30);
 /// And so many of them.
@@ -135,6 +139,8 @@ pub struct Engine {
     begun: bool,
     sweeps: Vec<Sweep>,
     subtrees: VecDeque<(usize, ImagePath, Occasion)>,
+    /// Large files that are read beside everything else.
+    afar: Afar,
     touched: TouchedSet,
     gaps: Vec<Gap>,
     since: Option<Timestamp>,
@@ -201,6 +207,7 @@ impl Engine {
             begun: false,
             sweeps: Vec::new(),
             subtrees: VecDeque::new(),
+            afar: Afar::default(),
             touched: TouchedSet::default(),
             gaps: Vec::new(),
             since: None,
@@ -242,6 +249,7 @@ impl Engine {
             self.take_in(taken);
             self.finish_beginning();
             self.advance_sweeps();
+            self.advance_afar();
             self.advance_rolling();
             self.recheck();
             self.act();
@@ -255,6 +263,7 @@ impl Engine {
             .update(|status| status.state = State::Stopping);
         self.beginning = None;
         self.sweeps.clear();
+        self.afar = Afar::default();
         self.keep_place();
         self.rolling = None;
         if self.begun {
@@ -317,6 +326,9 @@ impl Engine {
         let mut timeout = self.monitor.idle(now);
         if !self.sweeps.is_empty() || self.keeper.is_writing() {
             timeout = timeout.min(SWEEPING);
+        }
+        if self.afar.is_running() {
+            timeout = timeout.min(AFAR);
         }
         if let Some(period) = self.parts.service.period() {
             timeout = timeout.min(period / 2);
