@@ -493,6 +493,34 @@ async fn a_person_ends_what_was_touched_and_not_what_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_touched_counts_on_where_it_is_and_another_path_begins_its_own() {
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let mut previous = None;
+    for (sequence, path) in ["./usr/bin/ping", "./usr/bin/ping", "./usr/bin/tar"]
+        .into_iter()
+        .enumerate()
+    {
+        let sequence = u64::try_from(sequence).unwrap();
+        // One without a word between them: then the node is known to have nothing that a statement ends.
+        for (place, touched) in [(2 * sequence, false), (2 * sequence + 1, true)] {
+            let mut said = said(place, previous.as_ref(), node.challenge(&bed).await);
+            if touched {
+                said["touched"] = serde_json::json!([
+                    {"path": path, "event": "modify", "count": 2, "first": clock::now(), "last": clock::now()}
+                ]);
+            }
+            let signed = node.sign(&said);
+            node.send(&bed, vec![signed.clone()]).await.unwrap();
+            previous = Some(signed);
+        }
+    }
+    assert_eq!(bed.open("touched").await, 2);
+    let counted = "SELECT count FROM violations WHERE path = './usr/bin/ping'";
+    assert_eq!(bed.count(counted).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_judged_jump_allows_another_one() {
     let bed = Bed::new().await;
     let node = Node::enrolled(&bed, "one").await;

@@ -32,7 +32,7 @@ use crate::snapshots::Snapshots;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 use crate::violations::steps::{Facts, steps};
-use crate::violations::store::{Channels, apply, open_of};
+use crate::violations::store::{Channels, apply, open_of, open_touched};
 use crate::violations::view::Step;
 
 /// A statement that is refused before it comes to the writer.
@@ -317,11 +317,12 @@ async fn violations(
     jumped: Option<&Expected>,
 ) -> Result<Vec<String>, StoreError> {
     let said = prepared.statement.predicate();
-    let open = if tx.nodes.is_clean(&node.id) {
+    let mut open = if tx.nodes.is_clean(&node.id) {
         Vec::new()
     } else {
         open_of(tx, &node.id).await?
     };
+    open.extend(open_touched(tx, &node.id, &said.touched).await?);
     let facts = Facts {
         node: &node.id,
         node_name: &node.name,

@@ -81,12 +81,12 @@ impl NodeCache {
         self.rows.remove(id);
     }
 
-    /// Whether a node is known to have no open violation.
+    /// Whether a node is known to have no open violation that a statement may end.
     pub fn is_clean(&self, id: &str) -> bool {
         self.clean.contains(id)
     }
 
-    /// Remembers whether a node has open violations.
+    /// Remembers whether a node has open violations that a statement may end.
     pub fn set_clean(&mut self, id: &str, clean: bool) {
         if !clean {
             self.clean.remove(id);

@@ -1,6 +1,7 @@
 //! Violations in the store: every step is a row of its own, and waits in the outbox from the same transaction on.
 
 use attestation::digest::Digest;
+use attestation::statement::Touched;
 use attestation::time::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -86,12 +87,38 @@ fn parse_option<T: serde::de::DeserializeOwned>(
     text.map(|text| parse(&text, column)).transpose()
 }
 
-/// The open violations of a node, as the transaction sees them.
+/// The open violations of a node that a statement may move, as the transaction sees them: all but `touched`, which no
+/// statement ends and which only grow until a person has looked at them.
 pub async fn open_of(tx: &mut Writing, node: &str) -> Result<Vec<ViolationView>, StoreError> {
-    let sql = format!("{SELECT} WHERE v.node = ? AND v.resolved IS NULL LIMIT ?");
+    // In two ranges, so that the index passes over the touched ones.
+    let sql = format!(
+        "{SELECT} WHERE v.node = ? AND (v.kind < 'touched' OR v.kind > 'touched') AND v.resolved IS NULL LIMIT ?"
+    );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(node)
         .bind(OPEN)
+        .fetch_all(&mut tx.connection)
+        .await?;
+    Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+}
+
+/// Those of a node's open `touched` violations that are about one of the paths.
+pub async fn open_touched(
+    tx: &mut Writing,
+    node: &str,
+    touched: &[Touched],
+) -> Result<Vec<ViolationView>, StoreError> {
+    if touched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let paths: Vec<String> = touched.iter().map(|it| it.path.to_string()).collect();
+    let sql = format!(
+        "{SELECT} WHERE v.node = ? AND v.kind = 'touched' AND v.path IN (SELECT value FROM json_each(?)) \
+         AND v.resolved IS NULL"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(node)
+        .bind(serde_json::json!(paths).to_string())
         .fetch_all(&mut tx.connection)
         .await?;
     Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
