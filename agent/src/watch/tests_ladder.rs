@@ -223,9 +223,11 @@ fn a_subvolume_of_btrfs_is_watched_from_its_top() {
     let watch = watch_from(&root, Rung::A);
     assert_eq!(watch.coverage().rung, Rung::A);
     a_write_is_told(&watch, &root);
-    fs::write(top.join("@home/file"), b"outside").unwrap();
+    fs::write(top.join("@home/outside"), b"outside").unwrap();
     fs::write(top.join("@/d/known"), b"from the top").unwrap();
-    let told = expect(&watch, &["d/known"]);
+    let mut told = expect(&watch, &["d/known"]);
+    // The end of the write before may come with it.
+    told.remove("file");
     assert_eq!(told.len(), 1, "{told:?}");
     drop(watch);
     assert_eq!(super::tests_beside::is_heard(&root), Rung::A);
