@@ -10,6 +10,8 @@ pub mod alerts;
 pub mod api;
 pub mod assignments;
 pub mod authority;
+pub mod backup;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod door;

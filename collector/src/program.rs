@@ -1,16 +1,23 @@
 //! The commands of `pristine-collector`.
 
+mod keeping;
+mod users;
+
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access::AccessError;
+use crate::backup::BackupError;
+use crate::check::CheckError;
 use crate::config::{self, ConfigError};
 use crate::files::FileError;
 use crate::init::{InitError, Initialised};
 use crate::keys::KeysError;
 use crate::serve::StartError;
+use crate::store::StoreError;
 
 /// The commit that this was built from.
 pub const COMMIT: &str = env!("PRISTINE_COMMIT");
@@ -45,6 +52,21 @@ enum Command {
     /// Make keys, authorities, store and the first administrator, who is printed once.
     #[command(after_help = "Example:\n  pristine-collector init --format json")]
     Init(Initialise),
+    /// Local accounts, for when nobody can sign in.
+    User(users::Users),
+    /// Copy everything into one new file, while the collector runs. The copy holds the keys: keep it as safe as them.
+    #[command(
+        after_help = "Example:\n  pristine-collector backup /srv/backup/collector-$(date +%F).tar.zst"
+    )]
+    Backup(keeping::Copying),
+    /// Put a copy back where no collector is. Nodes send again what the copy lacks.
+    #[command(
+        after_help = "Example:\n  pristine-collector restore /srv/backup/collector-2026-11-25.tar.zst && pristine-collector check"
+    )]
+    Restore(keeping::Copying),
+    /// Whether store, log and evidence agree; exit 1 where they do not.
+    #[command(after_help = "Example:\n  pristine-collector check --format json")]
+    Check(Initialise),
 }
 
 #[derive(Args)]
@@ -83,13 +105,34 @@ pub enum ProgramError {
     /// The collector could not be started.
     #[error("not started")]
     Start(#[from] StartError),
+    /// An account could not be changed.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The store could not be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// There is nothing to work on.
+    #[error("{} holds no collector: run `pristine-collector init` first", .0.display())]
+    NotInitialised(PathBuf),
+    /// Nothing was copied or put back.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// Nothing was checked.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// A file with a password cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What was asked is not so.
+    #[error("{0}")]
+    NotSo(String),
     /// The result could not be printed, or signals cannot be had.
     #[error("standard output or signals cannot be used")]
     Io(#[from] std::io::Error),
 }
 
 impl ProgramError {
-    /// 77 permission, 78 configuration, else 2.
+    /// 1 what was asked is not so, 77 permission, 78 configuration, else 2.
     pub fn exit_code(&self) -> u8 {
         let file = match self {
             Self::Config(ConfigError::File(file))
@@ -97,12 +140,19 @@ impl ProgramError {
             | Self::Start(StartError::File(file) | StartError::Keys(KeysError::File(file))) => {
                 Some(file)
             }
+            Self::File(file) => Some(file),
             _ => None,
         };
+        if let Self::Backup(BackupError::File { source, .. }) = self
+            && source.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return 77;
+        }
         if file.is_some_and(FileError::is_permission) {
             return 77;
         }
         match self {
+            Self::NotSo(_) => 1,
             Self::Config(_) => 78,
             _ if matches!(
                 file,
@@ -138,6 +188,10 @@ pub async fn run(program: Program) -> Result<(), ProgramError> {
     match program.command {
         Command::Serve(configured) => serve(configured).await,
         Command::Init(initialise) => init(initialise).await,
+        Command::User(asked) => users::run(asked).await,
+        Command::Backup(asked) => keeping::backup(asked).await,
+        Command::Restore(asked) => keeping::restore(asked).await,
+        Command::Check(asked) => keeping::check(asked).await,
     }
 }
 
@@ -172,9 +226,18 @@ async fn serve(configured: Configured) -> Result<(), ProgramError> {
 async fn init(initialise: Initialise) -> Result<(), ProgramError> {
     let settings = config::load(initialise.configured.config.as_deref())?;
     let made = crate::init(&settings).await?;
-    let text = match initialise.format {
-        Format::Json => serde_json::to_string(&made).unwrap_or_default(),
-        Format::Text => told(&made),
+    print(initialise.format, &made, || told(&made))
+}
+
+/// Prints a result in the form that was asked for.
+fn print(
+    format: Format,
+    result: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), ProgramError> {
+    let text = match format {
+        Format::Json => serde_json::to_string(result).map_err(std::io::Error::other)?,
+        Format::Text => text(),
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;

@@ -2,11 +2,13 @@
 
 use attestation::time::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
 use super::password::Passwords;
 use super::{AccessError, Role, secret, tokens};
+use crate::activity::{self, Action};
 use crate::clock;
 use crate::store::{Store, StoreError, Writing};
 
@@ -42,7 +44,7 @@ pub struct Account {
 /// When there is an account of that name, or the store refuses.
 pub async fn create_first_administrator(store: &Store) -> Result<FirstSignIn, AccessError> {
     let password = secret::fresh_password()?;
-    add(store, FIRST_USER, password.clone(), Role::Admin).await?;
+    add(store, FIRST_USER, password.clone(), Role::Admin, "init").await?;
     let token = tokens::fresh_token(store, FIRST_USER, Role::Admin, "first sign-in").await?;
     Ok(FirstSignIn {
         user: FIRST_USER.to_owned(),
@@ -51,7 +53,7 @@ pub async fn create_first_administrator(store: &Store) -> Result<FirstSignIn, Ac
     })
 }
 
-/// Adds an account.
+/// Adds an account; `by` is written into the activity log, here and below.
 ///
 /// # Errors
 /// For a name that is none or is taken, a password that is refused, and what the store refuses.
@@ -60,23 +62,25 @@ pub async fn add(
     user: &str,
     password: Zeroizing<String>,
     role: Role,
+    by: &str,
 ) -> Result<(), AccessError> {
     if !is_name(user) {
         return Err(AccessError::Name);
     }
     let hash = Passwords::default().hash(password).await?;
-    let (name, now) = (user.to_owned(), clock::now());
+    let (name, by, now) = (user.to_owned(), by.to_owned(), clock::now());
     let added = store
         .write(move |tx| {
             Box::pin(async move {
                 let done = sqlx::query("INSERT INTO accounts (user, password_hash, role, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-                    .bind(name)
+                    .bind(&name)
                     .bind(hash)
                     .bind(role.as_str())
                     .bind(now.as_micros())
                     .execute(&mut tx.connection)
                     .await?;
-                Ok(done.rows_affected())
+                let change = Change { action: "account.add", name: &name, by: &by, now };
+                change.note(tx, done.rows_affected(), json!({"role": role})).await
             })
         })
         .await?;
@@ -95,9 +99,10 @@ pub async fn set_password(
     store: &Store,
     user: &str,
     password: Zeroizing<String>,
+    by: &str,
 ) -> Result<(), AccessError> {
     let hash = Passwords::default().hash(password).await?;
-    let name = user.to_owned();
+    let (name, by, now) = (user.to_owned(), by.to_owned(), clock::now());
     let changed = store
         .write(move |tx| {
             Box::pin(async move {
@@ -107,7 +112,13 @@ pub async fn set_password(
                     .execute(&mut tx.connection)
                     .await?;
                 end_sessions(tx, &name).await?;
-                Ok(done.rows_affected())
+                let change = Change {
+                    action: "account.password",
+                    name: &name,
+                    by: &by,
+                    now,
+                };
+                change.note(tx, done.rows_affected(), json!({})).await
             })
         })
         .await?;
@@ -118,29 +129,61 @@ pub async fn set_password(
 ///
 /// # Errors
 /// When there is no such account, or the store refuses.
-pub async fn disable(store: &Store, user: &str) -> Result<(), AccessError> {
-    let (name, now) = (user.to_owned(), clock::now().as_micros());
+pub async fn disable(store: &Store, user: &str, by: &str) -> Result<(), AccessError> {
+    let (name, by, now) = (user.to_owned(), by.to_owned(), clock::now());
     let changed = store
         .write(move |tx| {
             Box::pin(async move {
                 let done = sqlx::query(
                     "UPDATE accounts SET disabled = coalesce(disabled, ?) WHERE user = ?",
                 )
-                .bind(now)
+                .bind(now.as_micros())
                 .bind(&name)
                 .execute(&mut tx.connection)
                 .await?;
                 end_sessions(tx, &name).await?;
                 sqlx::query("UPDATE api_tokens SET revoked = coalesce(revoked, ?) WHERE user = ?")
-                    .bind(now)
+                    .bind(now.as_micros())
                     .bind(&name)
                     .execute(&mut tx.connection)
                     .await?;
-                Ok(done.rows_affected())
+                let change = Change {
+                    action: "account.disable",
+                    name: &name,
+                    by: &by,
+                    now,
+                };
+                change.note(tx, done.rows_affected(), json!({})).await
             })
         })
         .await?;
     known(user, changed)
+}
+
+/// What is done to an account, by whom.
+struct Change<'a> {
+    action: &'static str,
+    name: &'a str,
+    by: &'a str,
+    now: Timestamp,
+}
+
+impl Change<'_> {
+    /// Writes it down where an account was changed; answers how many were.
+    async fn note(&self, tx: &mut Writing, changed: u64, detail: Value) -> Result<u64, StoreError> {
+        if changed > 0 {
+            let action = Action {
+                at: self.now,
+                by: self.by,
+                action: self.action,
+                target: self.name,
+                node: None,
+                detail,
+            };
+            activity::note(tx, &action).await?;
+        }
+        Ok(changed)
+    }
 }
 
 async fn end_sessions(tx: &mut Writing, user: &str) -> Result<(), StoreError> {

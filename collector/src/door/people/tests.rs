@@ -319,6 +319,7 @@ async fn a_browser_signs_in_looks_around_and_signs_out() {
         "ops",
         "a long password".to_owned().into(),
         Role::Viewer,
+        "test",
     )
     .await
     .unwrap();
@@ -405,6 +406,7 @@ async fn a_program_exchanges_its_password_for_a_token_and_gives_it_back() {
         "ci",
         "a long password".to_owned().into(),
         Role::Viewer,
+        "test",
     )
     .await
     .unwrap();

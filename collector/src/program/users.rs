@@ -1,0 +1,219 @@
+//! `user add|passwd|disable|list`: local accounts from the collector's own machine, also while it runs.
+
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{Configured, Format, ProgramError, print};
+use crate::access::accounts::{self, Account};
+use crate::access::{Role, secret};
+use crate::init::{exists, store_file};
+use crate::store::Store;
+use crate::{config, files};
+
+/// A password is a line.
+const LINE: u64 = 4096;
+
+#[derive(Args)]
+pub(super) struct Users {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Add an account.
+    #[command(after_help = "Example:\n  pristine-collector user add ann --role admin")]
+    Add {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        password: Password,
+        /// What it may do.
+        #[arg(long, value_enum, default_value = "viewer")]
+        role: Allowed,
+    },
+    /// Set another password; the account's browser sessions end.
+    #[command(after_help = "Example:\n  pristine-collector user passwd ann")]
+    Passwd {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Disable an account: its sessions end, its tokens are revoked.
+    #[command(after_help = "Example:\n  pristine-collector user disable ann")]
+    Disable {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// List all accounts.
+    #[command(after_help = "Example:\n  pristine-collector user list --format json")]
+    List {
+        #[command(flatten)]
+        all: All,
+    },
+}
+
+#[derive(Args)]
+struct All {
+    #[command(flatten)]
+    configured: Configured,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Args)]
+struct Named {
+    /// The account.
+    #[arg(value_name = "NAME")]
+    user: String,
+    #[command(flatten)]
+    all: All,
+}
+
+#[derive(Args)]
+struct Password {
+    /// A file whose first line is the password, `-` for standard input; without it one is made and printed once.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Allowed {
+    /// Reads everything, changes nothing.
+    Viewer,
+    /// Everything.
+    Admin,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    user: String,
+    done: &'static str,
+    /// Only where it was made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+}
+
+impl Password {
+    /// The password, and whether it was made here and has to be told.
+    fn get(&self) -> Result<(Zeroizing<String>, bool), ProgramError> {
+        match &self.password_file {
+            None => {
+                let made = secret::fresh_password().map_err(crate::access::AccessError::from)?;
+                Ok((made, true))
+            }
+            Some(file) => Ok((first_line(file)?, false)),
+        }
+    }
+}
+
+fn first_line(file: &Path) -> Result<Zeroizing<String>, ProgramError> {
+    let text = if file == Path::new("-") {
+        let mut text = Zeroizing::new(String::new());
+        std::io::stdin().take(LINE).read_to_string(&mut text)?;
+        text
+    } else {
+        Zeroizing::new(files::read_secret(file)?)
+    };
+    Ok(Zeroizing::new(
+        text.lines().next().unwrap_or_default().to_owned(),
+    ))
+}
+
+/// Who does it: nobody has signed in here, so it is the user of this machine.
+fn local() -> Result<String, ProgramError> {
+    let uid = std::fs::metadata("/proc/self")?.uid();
+    Ok(format!("uid {uid} on the collector"))
+}
+
+async fn opened(all: &All) -> Result<Store, ProgramError> {
+    let settings = config::load(all.configured.config.as_deref())?;
+    if !exists(&settings.state) {
+        return Err(ProgramError::NotInitialised(settings.state));
+    }
+    Ok(Store::open(&store_file(&settings.state)).await?)
+}
+
+pub(super) async fn run(asked: Users) -> Result<(), ProgramError> {
+    match asked.command {
+        Command::Add {
+            named,
+            password,
+            role,
+        } => {
+            let role = match role {
+                Allowed::Viewer => Role::Viewer,
+                Allowed::Admin => Role::Admin,
+            };
+            let (secret, made) = password.get()?;
+            let store = opened(&named.all).await?;
+            let added = accounts::add(&store, &named.user, secret.clone(), role, &local()?).await;
+            store.close().await;
+            added?;
+            tell(&named, "added", made.then_some(secret))
+        }
+        Command::Passwd { named, password } => {
+            let (secret, made) = password.get()?;
+            let store = opened(&named.all).await?;
+            let set = accounts::set_password(&store, &named.user, secret.clone(), &local()?).await;
+            store.close().await;
+            set?;
+            tell(&named, "has another password", made.then_some(secret))
+        }
+        Command::Disable { named } => {
+            let store = opened(&named.all).await?;
+            let disabled = accounts::disable(&store, &named.user, &local()?).await;
+            store.close().await;
+            disabled?;
+            tell(&named, "disabled", None)
+        }
+        Command::List { all } => {
+            let store = opened(&all).await?;
+            let listed = accounts::list(&store).await;
+            store.close().await;
+            let listed = listed?;
+            print(all.format, &listed, || table(&listed))
+        }
+    }
+}
+
+fn tell(
+    named: &Named,
+    done: &'static str,
+    secret: Option<Zeroizing<String>>,
+) -> Result<(), ProgramError> {
+    let changed = Changed {
+        user: named.user.clone(),
+        done,
+        password: secret.map(|secret| secret.to_string()),
+    };
+    print(named.all.format, &changed, || {
+        let password = changed.password.as_ref().map_or_else(String::new, |it| {
+            format!("\npassword, printed this once: {it}")
+        });
+        format!("{} {done}{password}", changed.user)
+    })
+}
+
+fn table(accounts: &[Account]) -> String {
+    let width = accounts.iter().map(|it| it.user.len()).max().unwrap_or(0);
+    let lines = accounts.iter().map(|it| {
+        let state = it
+            .disabled
+            .map_or_else(String::new, |at| format!("  disabled {at}"));
+        format!(
+            "{:width$}  {:6}  {}{state}",
+            it.user,
+            it.role.as_str(),
+            it.created
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
