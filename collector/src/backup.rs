@@ -409,8 +409,10 @@ mod tests {
             }
             archive.into_inner().unwrap().finish().unwrap()
         };
-        let good = br#"{"form": 1, "made": "2026-01-01T00:00:00Z", "version": "0"}"#.as_slice();
-        let other = br#"{"form": 2, "made": "2026-01-01T00:00:00Z", "version": "0"}"#.as_slice();
+        let good =
+            br#"{"form": 1, "made": "2026-01-01T00:00:00.000000Z", "version": "0"}"#.as_slice();
+        let other =
+            br#"{"form": 2, "made": "2026-01-01T00:00:00.000000Z", "version": "0"}"#.as_slice();
         let cases: [(Vec<u8>, &str); 6] = [
             (b"no archive".to_vec(), "is no backup"),
             (packed(&[("store.db", b"x")]), "does not begin with"),
