@@ -44,15 +44,19 @@ impl Written {
     }
 }
 
+/// A read that brought fewer events than this left none: as many fit into what one read takes, and some.
+const FULL: usize = 128;
+
 /// What one read of a group brought.
 #[derive(Debug)]
 pub(super) enum Brought {
     /// Nothing more waits.
     Nothing,
-    /// Written files; `lost`: something that could not be looked at, in words.
+    /// Written files; `lost`: something that could not be looked at, in words; `drained`: no more wait.
     Some {
         written: Vec<Written>,
         lost: Option<String>,
+        drained: bool,
     },
 }
 
@@ -61,7 +65,13 @@ pub(super) fn read(group: &Fanotify) -> Result<Brought, Errno> {
     let events = match group.read_events() {
         Ok(events) => events,
         Err(NixErrno::EAGAIN) => return Ok(Brought::Nothing),
-        Err(NixErrno::EINTR) => Vec::new(),
+        Err(NixErrno::EINTR) => {
+            return Ok(Brought::Some {
+                written: Vec::new(),
+                lost: None,
+                drained: false,
+            });
+        }
         Err(errno @ (NixErrno::EBADF | NixErrno::EINVAL | NixErrno::EFAULT)) => {
             return Err(Errno::from_raw_os_error(errno as i32));
         }
@@ -69,6 +79,7 @@ pub(super) fn read(group: &Fanotify) -> Result<Brought, Errno> {
             return Ok(Brought::Some {
                 written: Vec::new(),
                 lost: Some(format!("a written file could not be opened: {errno}")),
+                drained: false,
             });
         }
     };
@@ -84,7 +95,12 @@ pub(super) fn read(group: &Fanotify) -> Result<Brought, Errno> {
             }
         }
     }
-    Ok(Brought::Some { written, lost })
+    let drained = events.len() < FULL;
+    Ok(Brought::Some {
+        written,
+        lost,
+        drained,
+    })
 }
 
 /// Nothing for the event that tells of lost ones.

@@ -252,8 +252,12 @@ impl Reader {
         if source.rung == Rung::C {
             return Ok(match descriptors::read(&source.group)? {
                 Brought::Nothing => false,
-                Brought::Some { written, lost } => {
-                    self.written(written, lost);
+                Brought::Some {
+                    written,
+                    lost,
+                    drained,
+                } => {
+                    self.written(written, lost, drained);
                     true
                 }
             });
@@ -274,7 +278,7 @@ impl Reader {
     }
 
     /// Files that were written, by their descriptors.
-    fn written(&mut self, mut written: Vec<Written>, lost: Option<String>) {
+    fn written(&mut self, mut written: Vec<Written>, lost: Option<String>, drained: bool) {
         let (at, until) = (now(), clock::monotonic());
         self.witness.follow();
         self.tell_login();
@@ -283,7 +287,7 @@ impl Reader {
         });
         let records: Vec<_> = written.iter().map(Written::record).collect();
         let detail = !self.board.is_crowded();
-        let doers = self.witness.resolve(&records, until, false, detail);
+        let doers = self.witness.resolve(&records, until, drained, detail);
         let mut batch = self.board.batch();
         for ((written, record), doer) in written.iter().zip(&records).zip(doers) {
             batch.add(&written_key(written), &event(record, doer, at));

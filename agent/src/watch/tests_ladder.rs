@@ -133,6 +133,46 @@ fn rung_c_tells_writes_by_path_and_through_other_mounts_by_inode() {
     assert_eq!(alias.actor.unwrap().pid, std::process::id());
 }
 
+/// By descriptors no event tells what a process runs: what was told of its exec must do, from its first write on.
+#[test]
+fn rung_c_names_the_program_that_wrote_and_not_the_one_that_started_it() {
+    if !is_root() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), b"x").unwrap();
+    let watch = watch_from(dir.path(), Rung::C);
+    if !watch.attributed().followed {
+        eprintln!("left out: processes are not followed here");
+        return;
+    }
+    a_write_is_told(&watch, dir.path());
+    for _ in 0..3 {
+        let writer = Command::new("tee")
+            .arg("-a")
+            .arg(dir.path().join("file"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut writer = writer.unwrap();
+        let mut input = writer.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, b"more").unwrap();
+        let exe = fs::read_link(format!("/proc/{}/exe", writer.id())).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut told = Vec::new();
+        while !told.iter().any(|actor: &Actor| actor.pid == writer.id()) {
+            assert!(Instant::now() < deadline, "told only {told:?}");
+            let taken = watch.take(Duration::from_secs(1));
+            told.extend(taken.places.into_iter().filter_map(|place| place.actor));
+        }
+        let actor = told.iter().find(|actor| actor.pid == writer.id());
+        let told = actor.unwrap().exe.clone().unwrap();
+        assert!(told.ends_with(&*exe.to_string_lossy()), "{told}");
+        drop(input);
+        writer.wait().unwrap();
+    }
+}
+
 /// A FIFO is never opened in a way that waits for somebody to write to it.
 #[test]
 fn rung_c_does_not_hang_at_a_fifo() {
