@@ -422,6 +422,7 @@ fn moved(at: Timestamp) -> Touch {
         first: at,
         last: at,
         actor: None,
+        passed: false,
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Effect {
     pub(super) touched: bool,
     /// Nothing is there, nothing was, and nothing should be.
     pub(super) absent: bool,
+    /// Nothing is there, and nothing should be, whatever was.
+    pub(super) empty: bool,
     /// A directory is there.
     pub(super) directory: bool,
 }
@@ -151,7 +153,8 @@ impl Group {
             _ => false,
         };
         effect.touched = as_expected && !self.compared.is_empty() && (vanished || moved);
-        effect.absent = as_expected && before.is_none() && observed.line.is_none();
+        effect.empty = as_expected && observed.line.is_none();
+        effect.absent = effect.empty && before.is_none();
         effect.directory = observed.mark.is_some_and(|mark| mark.is_directory());
         Ok(effect)
     }

@@ -176,6 +176,7 @@ impl Engine {
                 first: occasion.first,
                 last: occasion.last,
                 actor: occasion.actor.clone(),
+                passed: effect.empty,
             };
             self.touched.add(path, touch);
         }

@@ -95,6 +95,7 @@ impl Engine {
             first: write.first,
             last: write.last,
             actor: Some(self.without_cmdline(write.actor)),
+            passed: false,
         };
         self.touched.add(&write.node, touch);
         self.read_all_again("raw-write", write.first);
