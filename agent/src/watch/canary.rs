@@ -147,6 +147,11 @@ impl Nest {
         !matches!(self.state, State::Out { .. }) && now >= self.next
     }
 
+    /// The next test file is written now: somebody wants to know.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next = self.next.min(now);
+    }
+
     /// A test file was written, or could not be.
     pub(super) fn attempted(&mut self, attempt: Attempt, now: Instant) {
         self.next = now + PERIOD;
@@ -236,6 +241,18 @@ mod tests {
         assert!(!canaries.any_expected());
         assert!(!nest.is_due(start + PERIOD - Duration::from_millis(1)));
         assert!(nest.is_due(start + PERIOD));
+        nest.hurry(start);
+        assert!(nest.is_due(start));
+    }
+
+    #[test]
+    fn a_test_write_on_its_way_is_not_followed_by_another_however_much_it_is_hurried() {
+        let start = Instant::now();
+        let mut nest = Nest::new("/".into(), start, at(0));
+        nest.attempted(Attempt::Written(b"k".to_vec()), start);
+        nest.hurry(start);
+        assert!(!nest.is_due(start + PATIENCE));
+        assert_eq!(nest.wake_at(), start + PATIENCE);
     }
 
     #[test]

@@ -362,6 +362,8 @@ impl Thread {
 
     /// What is looked at every minute.
     fn look_around(&mut self) {
+        let now = Instant::now();
+        self.nests.iter_mut().for_each(|nest| nest.hurry(now));
         self.look_into_namespaces();
         let mapped = mapped(&self.devices());
         if mapped.more {

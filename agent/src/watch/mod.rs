@@ -236,7 +236,8 @@ impl Watch {
         }
     }
 
-    /// Has what is otherwise looked at every minute looked at now: other mount namespaces, mappings.
+    /// Has what is otherwise looked at every minute looked at now: other mount namespaces, mappings, and
+    /// whether the watch works.
     pub fn look_around(&self) {
         self.lookout.look_around();
     }
