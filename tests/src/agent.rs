@@ -1,16 +1,16 @@
 //! An agent as an operator runs it: `enroll` once, then `run` with a configuration file.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Lines, Program, Said, command};
+use crate::program::{Lines, Program, Said, built, command};
 
 /// One agent over its whole life, restarts included.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Agent {
     pub root: PathBuf,
     /// More environment for its commands.
     pub environment: Vec<(String, String)>,
+    /// What `run` is given to: the built program, or another one with its first arguments.
+    pub runner: Vec<OsString>,
     folder: PathBuf,
     state: PathBuf,
     process: Option<Program>,
@@ -59,6 +61,7 @@ impl Agent {
             name,
             root,
             environment: Vec::new(),
+            runner: vec![built().join("pristine-agent").into_os_string()],
             folder: folder.to_path_buf(),
             state: state.to_path_buf(),
             process: None,
@@ -127,7 +130,12 @@ impl Agent {
 
     /// Starts `run` with more in its environment.
     pub fn begin_with(&mut self, environment: &[(&str, &OsStr)]) {
-        let mut run = self.command("run");
+        let (program, arguments) = self.runner.split_first().expect("a program");
+        let mut run = Command::new(program);
+        run.args(arguments).arg("run").arg("--config");
+        run.arg(self.config())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
         run.envs(self.environment.clone());
         run.envs(environment.iter().copied());
         self.process = Some(Program::start("pristine-agent", &mut run, Lines::default()));

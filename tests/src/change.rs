@@ -42,6 +42,10 @@ def write(path, content, flags=os.O_WRONLY | os.O_TRUNC | os.O_CREAT):
     fd = os.open(at(path), flags, 0o644)
     os.write(fd, content)
     os.close(fd)
+def again(path, content): write(path, content, os.O_WRONLY)
+C = ctypes.CDLL(None, use_errno=True)
+def libc(name, *arguments):
+    assert C[name.decode()](*arguments) >= 0, (name, os.strerror(ctypes.get_errno()))
 ";
 
 const AFTER: &str = "
@@ -49,12 +53,22 @@ print('done', flush=True)
 sys.stdin.read()
 ";
 
-/// Runs `script` (Python, with `at(b'path')` for a place below `root`) in a process of its own.
+/// Runs `script` in a process of its own: Python, with `at(b'path')` for a place below `root`, `write` for all of a file, `again` for
+/// its first bytes, and `libc` for a call of the C library that must succeed.
 #[track_caller]
 pub fn change(root: &Path, script: &str) -> Doer {
     by(Command::new(&*INTERPRETER)
         .args(["-I", "-S", "-c", &format!("{BEFORE}{script}{AFTER}")])
         .arg(root))
+}
+
+/// Holds the thread of this name in a process until what is given is dropped.
+#[track_caller]
+pub fn hold(pid: u32, thread: &str) -> Doer {
+    let script = crate::program::script("hold_thread.py");
+    by(Command::new(&*INTERPRETER)
+        .arg(script)
+        .args([&pid.to_string(), thread]))
 }
 
 /// Runs a program that makes a change, says `done` on a line and then waits for the end of its standard input.

@@ -101,6 +101,37 @@ impl Drop for Disk {
     }
 }
 
+/// Something that is mounted for as long as this is kept.
+#[derive(Debug)]
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `mount ARGUMENTS… AT`.
+    #[track_caller]
+    pub fn new(arguments: &[&str], at: &Path) -> Self {
+        mount(arguments, at);
+        Self(at.to_path_buf())
+    }
+
+    /// An overlay at `at` over `lower`; what is written in it lies beside it, in `upper`.
+    #[track_caller]
+    pub fn overlay(lower: &Path, at: &Path) -> Self {
+        let (upper, work) = (at.with_file_name("upper"), at.with_file_name("work"));
+        for folder in [at, &upper, &work] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        Self::new(&["-t", "overlay", "-o", &options, "none"], at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
+}
+
 /// `mount ARGUMENTS… AT`.
 #[track_caller]
 pub fn mount(arguments: &[&str], at: &Path) {

@@ -27,6 +27,48 @@ pub struct Sighting<'a> {
     pub page: &'a [&'a str],
 }
 
+/// A difference in these fields.
+pub const fn difference<'a>(
+    path: &'a str,
+    fields: &'a [&'a str],
+    expected: Option<&'a str>,
+    found: Option<&'a str>,
+) -> Sighting<'a> {
+    Sighting {
+        kind: "difference",
+        path,
+        fields,
+        expected,
+        found,
+        page: &[],
+    }
+}
+
+/// Other content of the same size.
+pub const fn content(path: &str) -> Sighting<'_> {
+    let file = Some("type=file");
+    difference(path, &["sha256digest"], file, file)
+}
+
+/// Something new.
+pub const fn added<'a>(path: &'a str, found: &'a str) -> Sighting<'a> {
+    difference(path, &["added"], None, Some(found))
+}
+
+/// Something gone.
+pub const fn removed(path: &str) -> Sighting<'_> {
+    difference(path, &["removed"], Some("type="), None)
+}
+
+/// An unexpected mount.
+pub const fn mounted(path: &str) -> Sighting<'_> {
+    Sighting {
+        kind: "mount",
+        fields: &["mount"],
+        ..difference(path, &[], None, None)
+    }
+}
+
 impl Sighting<'_> {
     /// Waits for it and checks all four places and, where there is one, the doer. Gives the violation as the API has it.
     #[track_caller]

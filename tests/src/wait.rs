@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything that should happen within a second may take on a slow, busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
+/// What an event tells is told within a second; a machine that compiles beside it is given more.
+pub const BY_EVENT: Duration = Duration::from_secs(10);
 /// For what includes a scan, a restart or a backoff.
 pub const LATER: Duration = Duration::from_secs(120);
 

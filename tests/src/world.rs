@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -121,6 +122,15 @@ impl World {
         image
     }
 
+    /// The same of the image `base:1.0` with rules, a JSON array; gives their file.
+    pub fn image_by(&self, root: &Path, rules: &str) -> PathBuf {
+        let file = self.path("scope.json");
+        std::fs::write(&file, rules).expect("a scope file");
+        let scope = file.to_str().expect("a text path");
+        self.image(root, "base", "1.0", &["--scope", scope]);
+        file
+    }
+
     /// Builds an image and signs it as a second step; nothing is published.
     pub fn signed(&self, root: &Path, name: &str, version: &str, more: &[&str]) -> Image {
         let file = self.path(&format!("{name}-{version}.mtree.zst"));
@@ -174,15 +184,16 @@ impl World {
 
     /// The same with more lines in its configuration.
     pub fn agent_with(&self, name: &str, root: &Path, more: &str) -> Agent {
-        let mut agent = Agent::configured(
-            &self.path(name),
-            name,
-            root,
-            &self.collector.doors.agents,
-            more,
-        );
-        agent.enroll(&self.join_token()).exits(0);
+        let mut agent = self.joined(name, root, more);
         agent.begin();
+        agent
+    }
+
+    /// An agent that has joined by a token and does not run yet.
+    pub fn joined(&self, name: &str, root: &Path, more: &str) -> Agent {
+        let door = &self.collector.doors.agents;
+        let agent = Agent::configured(&self.path(name), name, root, door, more);
+        agent.enroll(&self.join_token()).exits(0);
         agent
     }
 
@@ -192,6 +203,32 @@ impl World {
             self.people.node(name)
         });
         node["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Has the node look at everything again.
+    #[track_caller]
+    pub fn rescan(&self, name: &str) {
+        self.run(["node", "rescan", &self.id(name)]).exits(0);
+    }
+
+    /// Waits until a path is listed as touched.
+    #[track_caller]
+    pub fn is_touched(&self, path: &str, within: Duration) -> Value {
+        eventually(&format!("{path} is touched"), within, || {
+            let all = self.people.list("/api/v1/touched");
+            all.into_iter().find(|touched| touched["path"] == path)
+        })
+    }
+
+    /// Waits until a violation is resolved.
+    #[track_caller]
+    pub fn is_resolved(&self, violation: &Value, within: Duration) -> Value {
+        let id = violation["id"].as_str().expect("an id");
+        let path = &violation["path"];
+        eventually(&format!("{path} is resolved"), within, || {
+            let now = self.people.violation(id);
+            now.filter(|violation| !violation["resolved"].is_null())
+        })
     }
 
     /// Waits until the node has this status; a scan may lie between.

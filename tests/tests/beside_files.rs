@@ -1,37 +1,18 @@
 //! What changes a root without an event of a file: mounts, raw writes to the device below, stores through mappings, hard links from
 //! elsewhere, and a root that has no file handles. Each is told with what it did, and with who did it where the kernel says so.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path};
 
 use pristine_tests::{
     change::{Doer, change},
+    disk::{Disk, Kind, Mounted, unmount},
     left_out_without_root,
-    program::Said,
+    program::tool,
     roots,
     wait::{LATER, SOON, eventually},
     world::World,
 };
 use serde_json::Value;
-
-/// A mount that ends with the test.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(options: &[&str], at: &Path) -> Self {
-        Said::by(Command::new("mount").args(options).arg(at)).exits(0);
-        Self(at.to_path_buf())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
 
 /// A violation of this kind at this path, when there is one.
 #[track_caller]
@@ -58,10 +39,6 @@ fn by(violation: &Value, doer: &Doer) {
     assert_eq!(violation["actor"]["pid"], doer.pid(), "{violation:#}");
 }
 
-fn rescan(world: &World, name: &str) {
-    world.run(["node", "rescan", &world.id(name)]).exits(0);
-}
-
 /// Linux 6.14 tells of mounts with who made them.
 fn tells_who_mounts() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel release");
@@ -81,8 +58,7 @@ fn a_mount_is_told_with_who_made_it_and_one_in_another_namespace_with_who_lives_
     let mut agent = world.agent("node-1", &root);
     world.wait_for_status("node-1", "pristine");
 
-    let mount = "libc = ctypes.CDLL(None, use_errno=True)
-assert libc.mount(b'hidden', at(b'usr/bin'), b'tmpfs', 0, None) == 0, os.strerror(ctypes.get_errno())";
+    let mount = "libc(b'mount', b'hidden', at(b'usr/bin'), b'tmpfs', 0, None)";
     let doer = change(&root, mount);
     let violation = told(&world, "mount", "./usr/bin");
     if tells_who_mounts() {
@@ -91,24 +67,19 @@ assert libc.mount(b'hidden', at(b'usr/bin'), b'tmpfs', 0, None) == 0, os.strerro
         eprintln!("left out, needs Linux 6.14: who mounted");
     }
     drop(doer);
-    Said::by(Command::new("umount").arg(root.join("usr/bin"))).exits(0);
+    unmount(&root.join("usr/bin"));
 
-    let elsewhere = "libc = ctypes.CDLL(None, use_errno=True)
-assert libc.unshare(0x20000) == 0, os.strerror(ctypes.get_errno())
-assert libc.mount(None, b'/', None, 0x44000, None) == 0, os.strerror(ctypes.get_errno())
-assert libc.mount(b'hidden', at(b'etc'), b'tmpfs', 0, None) == 0, os.strerror(ctypes.get_errno())
+    let elsewhere = "libc(b'unshare', 0x20000)
+libc(b'mount', None, b'/', None, 0x44000, None)
+libc(b'mount', b'hidden', at(b'etc'), b'tmpfs', 0, None)
 write(b'etc/other', b'x')";
     let doer = change(&root, elsewhere);
-    rescan(&world, "node-1");
+    world.rescan("node-1");
     let violation = told(&world, "mount", "./etc");
     by(&violation, &doer);
     drop(doer);
-    rescan(&world, "node-1");
-    let id = violation["id"].as_str().expect("an id");
-    eventually("the mount is gone with its namespace", LATER, || {
-        let violation = world.people.violation(id)?;
-        (!violation["resolved"].is_null()).then_some(())
-    });
+    world.rescan("node-1");
+    world.is_resolved(&violation, LATER);
     assert!(agent.stop().success());
     world.check();
 }
@@ -120,30 +91,19 @@ fn a_raw_write_to_the_device_below_is_told_with_its_writer_though_the_page_cache
         return;
     }
     let world = World::start();
-    let (image, root) = (world.path("image"), world.path("root"));
-    fs::create_dir(&root).expect("a folder");
-    fs::File::create(&image)
-        .and_then(|file| file.set_len(64 << 20))
-        .expect("an image file");
-    Said::by(Command::new("mkfs.ext4").arg("-qF").arg(&image)).exits(0);
-    let said = Command::new("losetup")
-        .args(["--find", "--show"])
-        .arg(&image)
-        .output()
-        .expect("losetup");
-    let device = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-    let mounted = Mounted::new(&[&device], &root);
-    roots::small(&root);
+    let disk = Disk::mounted(&world.path("root"), Kind::Ext4, 64);
+    let root = roots::small(&disk.at);
     fs::write(
         root.join("etc/marked"),
         "A-marker-that-is-nowhere-else\n".repeat(200),
     )
     .expect("a file");
-    Said::by(Command::new("sync").arg("-f").arg(&root)).exits(0);
+    tool("sync", [Path::new("-f"), &root]);
     world.image(&root, "base", "1", &[]);
     let mut agent = world.agent("node-1", &root);
     world.wait_for_status("node-1", "pristine");
 
+    let device = disk.device();
     let script = format!(
         "fd = os.open({device:?}, os.O_RDWR)
 size = os.lseek(fd, 0, os.SEEK_END)
@@ -166,14 +126,12 @@ os.close(fd)"
             .starts_with(b"A"),
         "the page cache has the old bytes"
     );
-    let node = format!(".{device}");
+    let node = format!(".{}", device.display());
     by(&told(&world, "touched", &node), &doer);
     let violation = told(&world, "difference", "./etc/marked");
     assert_eq!(violation["fields"], serde_json::json!(["sha256digest"]));
     drop(doer);
     assert!(agent.stop().success());
-    drop(mounted);
-    Said::by(Command::new("losetup").args(["-d", &device])).exits(0);
     world.check();
 }
 
@@ -207,7 +165,7 @@ m = mmap.mmap(f.fileno(), 0)
 f.close()
 m[0:1] = b'X'",
     );
-    rescan(&world, "node-1");
+    world.rescan("node-1");
     let violation = told(&world, "difference", "./usr/bin/tool-07");
     assert_eq!(violation["fields"], serde_json::json!(["sha256digest"]));
     drop(doer);
@@ -227,11 +185,8 @@ fn a_file_system_mounted_where_the_scope_names_it_is_watched_and_read() {
         fs::write(root.join("srv/kept"), "kept\n").expect("a file");
         mounted
     };
-    let scope = world.path("scope.json");
-    fs::write(&scope, r#"[{"match": "srv", "expect": "sealed"}]"#).expect("a scope");
     let first = fill();
-    let more = ["--scope", scope.to_str().expect("a text path")];
-    world.image(&root, "base", "1", &more);
+    world.image_by(&root, r#"[{"match": "srv", "expect": "sealed"}]"#);
     drop(first);
     let mut agent = world.agent("node-1", &root);
     told(&world, "difference", "./srv/kept");
@@ -252,17 +207,8 @@ fn an_overlay_is_attested_and_what_is_written_in_it_is_told_at_once() {
     }
     let world = World::start();
     let lower = roots::small(&world.path("lower"));
-    for name in ["upper", "work", "root"] {
-        fs::create_dir(world.path(name)).expect("a folder");
-    }
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
-        world.path("upper").display(),
-        world.path("work").display()
-    );
     let root = world.path("root");
-    let mounted = Mounted::new(&["-t", "overlay", "-o", &options, "none"], &root);
+    let mounted = Mounted::overlay(&lower, &root);
     world.image(&root, "base", "1", &[]);
     let mut agent = world.agent("node-1", &root);
     world.wait_for_status("node-1", "pristine");
@@ -287,7 +233,7 @@ fn a_quiet_node_stays_pristine_while_its_watch_is_tested() {
     world.image(&root, "base", "1", &[]);
     let mut agent = world.agent("node-1", &root);
     world.wait_for_status("node-1", "pristine");
-    rescan(&world, "node-1");
+    world.rescan("node-1");
     eventually("a status without a violation", SOON, || {
         world.people.violations("open").is_empty().then_some(())
     });

@@ -1,20 +1,19 @@
 //! KERNEL.md section 2, row by row: every way to change a file that the kernel tells of in another manner is told as a difference,
 //! with the doer, on each file system that has it.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use pristine_tests::{
+    attested::has_no_gap,
     change::{Doer, by, change},
     disk::{Disk, Kind, mount, unmount},
     left_out_without_root,
     program::compiled,
     rows::Rows,
-    sighting::Sighting,
+    sighting::{Sighting, added, content, difference, removed},
+    wait::BY_EVENT,
     world::World,
 };
-
-/// What an event tells is told within a second; a machine that compiles beside it is given more.
-const BY_EVENT: Duration = Duration::from_secs(10);
 
 /// One way to change something: `script` is Python, `told` what must come of it.
 struct Row {
@@ -34,47 +33,13 @@ const fn row(name: &'static str, script: &'static str, told: &'static [Sighting<
     }
 }
 
-const fn at(
-    path: &'static str,
-    fields: &'static [&'static str],
-    expected: Option<&'static str>,
-    found: Option<&'static str>,
-) -> Sighting<'static> {
-    Sighting {
-        kind: "difference",
-        path,
-        fields,
-        expected,
-        found,
-        page: &[],
-    }
-}
-
-/// Other content of the same size.
-const fn content(path: &'static str) -> Sighting<'static> {
-    at(
-        path,
-        &["sha256digest"],
-        Some("size=12288"),
-        Some("size=12288"),
-    )
-}
-
 const fn longer(path: &'static str, size: &'static str) -> Sighting<'static> {
-    at(
+    difference(
         path,
         &["size", "sha256digest"],
         Some("size=12288"),
         Some(size),
     )
-}
-
-const fn added(path: &'static str, found: &'static str) -> Sighting<'static> {
-    at(path, &["added"], None, Some(found))
-}
-
-const fn removed(path: &'static str) -> Sighting<'static> {
-    at(path, &["removed"], Some("type="), None)
 }
 
 const SHARING: &[Kind] = &[Kind::Xfs, Kind::Btrfs];
@@ -198,27 +163,27 @@ libc(b'linkat', -100, b'/proc/self/fd/%d' % fd, -100, at(b'rows/named'), 0x400);
     row(
         "chmod",
         "os.chmod(at(b'rows/chmod'), 0o4755)",
-        &[at("./rows/chmod", &["mode"], Some("mode=0644"), Some("mode=4755"))],
+        &[difference("./rows/chmod", &["mode"], Some("mode=0644"), Some("mode=4755"))],
     ),
     row(
         "chown",
         "os.chown(at(b'rows/chown'), 12, 34)",
-        &[at("./rows/chown", &["uid", "gid"], Some("uid=0 gid=0"), Some("uid=12 gid=34"))],
+        &[difference("./rows/chown", &["uid", "gid"], Some("uid=0 gid=0"), Some("uid=12 gid=34"))],
     ),
     row(
         "utimens, where the scope asks for times",
         "os.utime(at(b'timed/file'), ns=(1, 1500000000))",
-        &[at("./timed/file", &["time"], Some("time="), Some("time=1.500000000"))],
+        &[difference("./timed/file", &["time"], Some("time="), Some("time=1.500000000"))],
     ),
     row(
         "extended attribute",
         "os.setxattr(at(b'rows/xattr'), 'user.note', b'mine')",
-        &[at("./rows/xattr", &["xattr.user.note"], Some("type=file"), Some("xattr.user.note=bWluZQ=="))],
+        &[difference("./rows/xattr", &["xattr.user.note"], Some("type=file"), Some("xattr.user.note=bWluZQ=="))],
     ),
     row(
         "capability",
         "os.setxattr(at(b'rows/capability'), 'security.capability', struct.pack('<5I', 0x2000001, 1 << 10, 0, 0, 0))",
-        &[at(
+        &[difference(
             "./rows/capability",
             &["xattr.security.capability"],
             Some("type=file"),
@@ -231,7 +196,7 @@ libc(b'linkat', -100, b'/proc/self/fd/%d' % fd, -100, at(b'rows/named'), 0x400);
 acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *e) for e in
     [(1, 6, none), (2, 4, 33), (4, 4, none), (16, 4, none), (32, 4, none)])
 os.setxattr(at(b'rows/acl'), 'system.posix_acl_access', acl)",
-        &[at(
+        &[difference(
             "./rows/acl",
             &["xattr.system.posix_acl_access"],
             Some("mode=0644"),
@@ -258,13 +223,6 @@ fd = os.open(b'/rows/pivot', os.O_WRONLY); os.write(fd, b'W'); os.close(fd)",
         &[content("./rows/pivot")],
     ),
 ];
-
-/// Before every script: a call of the C library that must succeed.
-const LIBC: &str = "
-C = ctypes.CDLL(None, use_errno=True)
-def libc(name, *arguments):
-    assert C[name.decode()](*arguments) >= 0, (name, os.strerror(ctypes.get_errno()))
-";
 
 /// Files that no row's script names by `rows/NAME` as its first path.
 const MORE_FILES: &[&str] = &[
@@ -308,14 +266,7 @@ fn every_row_on(kind: Kind) {
     let disk = Disk::mounted(&world.path("disk"), kind, 320);
     let root = &disk.at;
     plant(root);
-    let scope = world.path("scope.json");
-    fs::write(&scope, SCOPE).expect("a scope file");
-    world.image(
-        root,
-        "base",
-        "1.0",
-        &["--scope", scope.to_str().expect("a text path")],
-    );
+    world.image_by(root, SCOPE);
     let mut agent = world.agent("web-1", root);
     let node = world.wait_for_status("web-1", "pristine");
     assert_eq!(node["coverage"]["watch"]["rung"], "A", "{node:#}");
@@ -326,7 +277,7 @@ fn every_row_on(kind: Kind) {
         .filter(|row| row.only.is_empty() || row.only.contains(&kind))
     {
         rows.row(row.name, || {
-            let doer = change(root, &format!("{LIBC}{}", row.script));
+            let doer = change(root, row.script);
             for told in row.told {
                 is_told(&world, root, told, &doer);
             }
@@ -352,22 +303,11 @@ fn every_row_on(kind: Kind) {
     );
     rows.row("utimens, where it does not: touched", || {
         drop(change(root, "os.utime(at(b'rows/untouched'), ns=(1, 1))"));
-        pristine_tests::wait::eventually("it is touched", BY_EVENT, || {
-            world
-                .people
-                .list("/api/v1/touched")
-                .into_iter()
-                .find(|touched| touched["path"] == "./rows/untouched")
-        });
+        world.is_touched("./rows/untouched", BY_EVENT);
     });
     rows.row("no event was lost on the way", || {
         let node = world.people.node("web-1").expect("the node");
-        assert!(
-            node["coverage"]["gaps"]
-                .as_array()
-                .is_none_or(Vec::is_empty),
-            "{node:#}"
-        );
+        assert!(has_no_gap(&node), "{node:#}");
     });
     assert!(agent.stop().success());
     world.check();
@@ -382,15 +322,7 @@ fn by_rings_and_other_namespaces(rows: &mut Rows, world: &World, root: &Path) {
             let doer = by(Command::new(compiled("io_uring"))
                 .arg(mode)
                 .arg(root.join(&path[2..])));
-            is_told(
-                world,
-                root,
-                &Sighting {
-                    path: &path,
-                    ..content("")
-                },
-                &doer,
-            );
+            is_told(world, root, &content(&path), &doer);
         });
     }
     rows.row("through a bind mount elsewhere", || {
@@ -412,7 +344,7 @@ fn by_rings_and_other_namespaces(rows: &mut Rows, world: &World, root: &Path) {
 if os.fork() == 0:
     fd = os.open(at(b'rows/pid'), os.O_WRONLY); os.write(fd, b'W'); os.close(fd)
     sys.stdin.read(); os._exit(0)";
-        let doer = change(root, &format!("{LIBC}{script}"));
+        let doer = change(root, script);
         let violation = content("./rows/pid").in_the_api(world, BY_EVENT, None);
         let exe = violation["actor"]["exe"].as_str().unwrap_or_default();
         assert!(exe.ends_with(&*doer.exe.to_string_lossy()), "{violation:#}");

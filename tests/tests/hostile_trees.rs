@@ -18,7 +18,7 @@ use pristine_tests::{
     program::{Said, script},
     roots,
     rows::Rows,
-    sighting::Sighting,
+    sighting::{added, difference},
     wait::{LATER, SOON, eventually},
     world::World,
 };
@@ -30,22 +30,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that looking at a file which is not as expected may cost.
 const LITTLE: u64 = 200 << 20;
-
-const fn told<'a>(
-    path: &'a str,
-    fields: &'a [&'a str],
-    expected: Option<&'a str>,
-    found: Option<&'a str>,
-) -> Sighting<'a> {
-    Sighting {
-        kind: "difference",
-        path,
-        fields,
-        expected,
-        found,
-        page: &[],
-    }
-}
 
 #[test]
 fn what_is_put_into_a_watched_tree_to_hold_up_its_reader_is_told_in_time() {
@@ -66,10 +50,10 @@ fn what_is_put_into_a_watched_tree_to_hold_up_its_reader_is_told_in_time() {
         let script = "fd = os.open(at(b'usr/lib/hole'), os.O_CREAT | os.O_WRONLY, 0o644); os.ftruncate(fd, 1 << 40); os.close(fd)
 os.truncate(at(b'usr/bin/tool-09'), 1 << 40)";
         let doer = change(&root, script);
-        let added = told("./usr/lib/hole", &["added"], None, Some("size=1099511627776")).in_the_api(&world, MINUTE, Some(&doer));
+        let added = added("./usr/lib/hole", "size=1099511627776").in_the_api(&world, MINUTE, Some(&doer));
         assert!(!added["found"].as_str().is_some_and(|line| line.contains("sha256digest")), "{added}");
         let fields = ["size"];
-        told("./usr/bin/tool-09", &fields, Some("size="), Some("size=1099511627776")).in_the_api(&world, MINUTE, Some(&doer));
+        difference("./usr/bin/tool-09", &fields, Some("size="), Some("size=1099511627776")).in_the_api(&world, MINUTE, Some(&doer));
         let read = bytes_read(pid) - before;
         assert!(read < LITTLE, "{read} bytes were read");
     });
@@ -101,11 +85,7 @@ os.truncate(at(b'usr/bin/tool-09'), 1 << 40)";
     fs::remove_file(root.join("usr/bin/tool-09")).expect("a removal");
     rows.row("a FIFO named like a configuration file", || {
         let doer = change(&root, "os.mkfifo(at(b'etc/app/extra.conf'), 0o644)");
-        told("./etc/app/extra.conf", &["added"], None, Some("type=fifo")).in_the_api(
-            &world,
-            SOON,
-            Some(&doer),
-        );
+        added("./etc/app/extra.conf", "type=fifo").in_the_api(&world, SOON, Some(&doer));
     });
     rows.row("20,000 extended attributes on one file: unreadable", || {
         drop(change(
@@ -131,7 +111,7 @@ os.truncate(at(b'usr/bin/tool-09'), 1 << 40)";
     rows.row("a tree deeper than PATH_MAX", || {
         let doer = change(&root, "os.chdir(at(b'srv'))\nfor n in range(30): os.mkdir(b'd' * 200); os.chdir(b'd' * 200)\nopen('leaf', 'w').close()");
         let path = format!("./srv{}/leaf", format!("/{}", "d".repeat(200)).repeat(30));
-        told(&path, &["added"], None, Some("size=0")).in_the_api(&world, SOON, Some(&doer));
+        added(&path, "size=0").in_the_api(&world, SOON, Some(&doer));
     });
     rows.row("the agent is as it was", || {
         let cost = Cost::of(pid);
@@ -162,13 +142,13 @@ fn a_large_file_is_read_beside_everything_else() {
             "fd = os.open(at(b'srv/large'), os.O_WRONLY); os.pwrite(fd, b'x', 5); os.close(fd)
 write(b'etc/app/more', b'x')";
         let doer = change(&root, script);
-        told("./etc/app/more", &["added"], None, Some("size=1")).in_the_api(
+        added("./etc/app/more", "size=1").in_the_api(&world, SOON, Some(&doer));
+        let same = Some("size=1073741824");
+        difference("./srv/large", &["sha256digest"], same, same).in_the_api(
             &world,
             SOON,
             Some(&doer),
         );
-        let same = Some("size=1073741824");
-        told("./srv/large", &["sha256digest"], same, same).in_the_api(&world, SOON, Some(&doer));
     });
     rows.row("and changed back", || {
         let script =
@@ -207,14 +187,14 @@ fn a_directory_of_very_many_names_is_read_and_watched() {
         let mut agent = world.agent("web-1", &root);
         world.wait_for_status("web-1", "pristine");
         let doer = change(&root, "write(b'one/777', b'x'); write(b'one/new', b'x')");
-        told(
+        difference(
             "./one/777",
             &["size", "sha256digest"],
             Some("size=0"),
             Some("size=1"),
         )
         .in_the_api(&world, SOON, Some(&doer));
-        told("./one/new", &["added"], None, Some("size=1")).in_the_api(&world, SOON, Some(&doer));
+        added("./one/new", "size=1").in_the_api(&world, SOON, Some(&doer));
         eprintln!(
             "       the agent: {}",
             Cost::of(agent.pid().expect("a running agent"))
@@ -271,14 +251,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
     let mut rows = Rows::of("a file system that fails");
 
     out_of_scope(&world, &mut rows, &root, &mut failing);
-    let scope = world.path("scope.json");
-    fs::write(&scope, r#"[{"match": "srv/failing", "expect": "sealed"}]"#).expect("a scope file");
-    world.image(
-        &root,
-        "base",
-        "1.0",
-        &["--scope", scope.to_str().expect("a text path")],
-    );
+    world.image_by(&root, r#"[{"match": "srv/failing", "expect": "sealed"}]"#);
     let mut agent = world.agent_with("web-1", &root, "rescan = 2\n");
     rows.row("in scope and well: pristine", || {
         world.wait_for_status("web-1", "pristine");
@@ -296,8 +269,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
                     unreadable(&node, folder)
                 },
             );
-            let node = world.id("web-1");
-            world.run(["node", "rescan", &node]).exits(0);
+            world.rescan("web-1");
             let paths = ["./srv/failing/denied", "./srv/failing/failing", folder];
             eventually("it is incomplete, and what fails is told", LATER, || {
                 let node = world.people.node("web-1")?;
@@ -305,7 +277,7 @@ fn a_file_system_that_fails_is_told_as_far_as_it_fails() {
                 (told && node["verdict"] == "incomplete").then_some(())
             });
             let doer = change(&root, "write(b'etc/app/app.conf', b'listen = 8080\\n')");
-            told(
+            difference(
                 "./etc/app/app.conf",
                 &["size", "sha256digest"],
                 Some("size=12"),
@@ -368,18 +340,13 @@ fn never_answering(
             failing.mode("hang");
             let mut alone = Unfinished::scan(world, &failing.at);
             let mut unopened = Unfinished::scan(world, &silent.at);
-            let node = world.id("web-1");
-            world.run(["node", "rescan", &node]).exits(0);
+            world.rescan("web-1");
             let began = Instant::now();
             let doer = change(
                 root,
                 "write(b'etc/app/app.conf', b'listen = 80\\n')\nwrite(b'etc/app/more', b'x')",
             );
-            told("./etc/app/more", &["added"], None, Some("size=1")).in_the_api(
-                world,
-                SOON,
-                Some(&doer),
-            );
+            added("./etc/app/more", "size=1").in_the_api(world, SOON, Some(&doer));
             assert!(began.elapsed() < PATIENCE, "held up: {:?}", began.elapsed());
             let node = eventually("what does not answer is told", MINUTE, || {
                 world

@@ -9,9 +9,7 @@ use std::{
 use pristine_tests::{
     agent::Agent,
     change::change,
-    left_out_without_root,
-    program::{Said, command},
-    roots,
+    left_out_without_root, roots,
     wait::{LATER, eventually},
     world::World,
 };
@@ -162,22 +160,15 @@ fn settle(root: &Path) {
     });
 }
 
-fn status(agent: &Agent) -> Option<Value> {
-    let mut status = command("pristine-agent");
-    status.arg("status").arg("--config").arg(agent.config());
-    let said = Said::by(status.args(["--format", "json"]));
-    (said.code == 0).then(|| said.json())
-}
-
 fn baseline(agent: &Agent) -> Value {
     eventually("a baseline", LATER, || {
-        let baseline = status(agent)?["baseline"].clone();
+        let baseline = agent.status()?["baseline"].clone();
         baseline.is_object().then_some(baseline)
     })
 }
 
 fn statement_read(agent: &Agent) -> Value {
-    status(agent).expect("a status")["read"].clone()
+    agent.status().expect("a status")["read"].clone()
 }
 
 fn index(agent: &Agent) -> Option<PathBuf> {
