@@ -305,17 +305,12 @@ impl Engine {
         self.begin_pins(&scopes, own, started);
         self.keeper.begin(&self.groups);
         self.start_rolling();
-        if first && let Some((issued, goodbye)) = self.parts.facts.before {
-            self.restart_gap = !goodbye;
-            if self.restart_gap {
-                self.open_gap(gap(issued, started, "restart"));
-            }
+        if first && let Some((issued, false)) = self.parts.facts.before {
+            self.open_gap(gap(issued, started, "restart"));
         }
-        // What was seen before this scan began is in it.
-        self.gaps.retain(|gap| {
-            let later = gap.to.is_none_or(|to| to > started);
-            gap.cause == "restart" || (later && gap.cause != MOUNT)
-        });
+        // What happened before this scan began is seen by it.
+        self.gaps
+            .close(|gap| gap.cause == MOUNT || gap.to.is_some_and(|to| to <= started));
         self.begun = true;
         self.viewed = true;
         self.blind_until = None;

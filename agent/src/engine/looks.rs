@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use attestation::path::ImagePath;
-use attestation::statement::Actor;
+use attestation::statement::{Actor, Gap};
 use attestation::time::Timestamp;
 
 use super::afar::{Far, LARGE};
@@ -381,12 +381,8 @@ impl Engine {
             self.read = Some(started);
         }
         crate::sys::give_back();
-        let before = self.gaps.len();
-        if whole {
-            self.gaps
-                .retain(|gap| gap.to.is_none_or(|to| to > sweep.started));
-        }
-        if self.gaps.len() < before {
+        let over = |gap: &Gap| gap.to.is_some_and(|to| to <= sweep.started);
+        if whole && self.gaps.close(over) {
             tracing::info!("gap closed by a rescan");
             self.monitor.event(now, Event::Changed);
         }
@@ -436,7 +432,7 @@ impl Engine {
             actor,
             first: now,
             last: now,
-            seeing: self.gaps.is_empty(),
+            seeing: !self.gaps.any_open(),
             manner: AS_TOLD,
         }
     }

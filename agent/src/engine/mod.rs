@@ -31,11 +31,12 @@ use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
 use attestation::path::ImagePath;
-use attestation::statement::{Actor, AgentFacts, Gap, UnexpectedMount};
+use attestation::statement::{Actor, AgentFacts, UnexpectedMount};
 use attestation::time::Timestamp;
 
 use self::afar::Afar;
 use self::begin::{Beginning, Eyes};
+use self::gaps::Gaps;
 use self::group::Group;
 use self::kept::Keeper;
 use self::pins::Verifying;
@@ -142,7 +143,7 @@ pub struct Engine {
     /// Large files that are read beside everything else.
     afar: Afar,
     touched: TouchedSet,
-    gaps: Vec<Gap>,
+    gaps: Gaps,
     since: Option<Timestamp>,
     read: Option<Timestamp>,
     last_good: Timestamp,
@@ -158,8 +159,6 @@ pub struct Engine {
     snapshot: Option<snapshot::Made>,
     /// From when on no statement could be signed.
     unsigned_since: Option<Timestamp>,
-    /// The first statement after a start that nobody said goodbye before tells the gap; the next one closes it.
-    restart_gap: bool,
     /// No statement was signed in this run.
     told_nothing: bool,
     recheck_at: Instant,
@@ -209,7 +208,7 @@ impl Engine {
             subtrees: VecDeque::new(),
             afar: Afar::default(),
             touched: TouchedSet::default(),
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             since: None,
             read: None,
             last_good: clock::now(),
@@ -220,7 +219,6 @@ impl Engine {
             told: None,
             snapshot: None,
             unsigned_since: None,
-            restart_gap: false,
             told_nothing: true,
             recheck_at: now + RECHECK,
             rechecked: 0,

@@ -135,11 +135,7 @@ impl Engine {
 
     fn hears(&mut self) {
         let now = clock::now();
-        for gap in &mut self.gaps {
-            if gap.cause == DEAF {
-                gap.to = Some(now);
-            }
-        }
+        self.gaps.end(DEAF, now);
         self.since = Some(now);
         self.monitor.event(Instant::now(), Event::RescanWanted);
         self.monitor.event(Instant::now(), Event::Changed);

@@ -124,6 +124,7 @@ impl Engine {
             group.unsettled.iter().cloned().collect()
         });
         let (touched, touched_total) = self.touched.told();
+        let gaps = self.gaps.list();
         let composed = compose(&Report {
             node: self.parts.chain.node(),
             log: &self.parts.facts.log,
@@ -139,7 +140,7 @@ impl Engine {
                 watch: self.coverage(),
                 since: self.since,
                 read: self.read,
-                gaps: &self.gaps,
+                gaps: &gaps,
                 unreadable: &unreadable,
                 unsettled,
                 mounts: self.mounts,
@@ -203,9 +204,8 @@ impl Engine {
                 "the disk takes no write: a statement is sent that is not on disk"
             );
         }
-        if std::mem::take(&mut self.restart_gap) {
-            // It is told; the baseline has closed it.
-            self.gaps.retain(|gap| gap.cause != "restart");
+        if self.gaps.told() {
+            // They are told, and closed already.
             self.monitor.event(now, Event::Begun);
         }
         self.show(&signed, quiet);
@@ -231,7 +231,7 @@ impl Engine {
             status.attribution = self.eyes.as_ref().map(|eyes| eyes.watch.attributed());
             status.since = self.since;
             status.read = self.read;
-            status.gaps.clone_from(&self.gaps);
+            status.gaps = self.gaps.list();
             status.tree = nearest.map_or(Digest::ZERO, |(group, _)| group.tree.root());
             status.entries = nearest.map_or(0, |(group, _)| count(group.tree.len()));
             status.unreadable = nearest.map_or(0, |(group, _)| count(group.unreadable.len()));
