@@ -51,7 +51,7 @@ enum Command {
     Serve(Configured),
     /// Make keys, authorities, store and the first administrator, who is printed once.
     #[command(after_help = "Example:\n  pristine-collector init --format json")]
-    Init(Initialise),
+    Init(Printed),
     /// Local accounts, for when nobody can sign in.
     User(users::Users),
     /// Copy everything into one new file, while the collector runs. The copy holds the keys: keep it as safe as them.
@@ -66,7 +66,7 @@ enum Command {
     Restore(keeping::Copying),
     /// Whether store, log and evidence agree; exit 1 where they do not.
     #[command(after_help = "Example:\n  pristine-collector check --format json")]
-    Check(Initialise),
+    Check(Printed),
 }
 
 #[derive(Args)]
@@ -77,7 +77,7 @@ struct Configured {
 }
 
 #[derive(Args)]
-struct Initialise {
+struct Printed {
     #[command(flatten)]
     configured: Configured,
     /// How the result is printed.
@@ -187,7 +187,7 @@ impl Program {
 pub async fn run(program: Program) -> Result<(), ProgramError> {
     match program.command {
         Command::Serve(configured) => serve(configured).await,
-        Command::Init(initialise) => init(initialise).await,
+        Command::Init(asked) => init(asked).await,
         Command::User(asked) => users::run(asked).await,
         Command::Backup(asked) => keeping::backup(asked).await,
         Command::Restore(asked) => keeping::restore(asked).await,
@@ -223,10 +223,10 @@ async fn serve(configured: Configured) -> Result<(), ProgramError> {
     Ok(())
 }
 
-async fn init(initialise: Initialise) -> Result<(), ProgramError> {
-    let settings = config::load(initialise.configured.config.as_deref())?;
+async fn init(asked: Printed) -> Result<(), ProgramError> {
+    let settings = config::load(asked.configured.config.as_deref())?;
     let made = crate::init(&settings).await?;
-    print(initialise.format, &made, || told(&made))
+    print(asked.format, &made, || told(&made))
 }
 
 /// Prints a result in the form that was asked for.

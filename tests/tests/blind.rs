@@ -108,6 +108,7 @@ impl Ground {
             let now = ticks_of(pid, "fanotify");
             let rests = before == Some(now);
             before = Some(now);
+            // What it used is measured over a while: the kernel counts ticks of ten milliseconds.
             std::thread::sleep(Duration::from_millis(80));
             rests.then_some(())
         });

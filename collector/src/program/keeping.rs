@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Configured, Format, Initialise, ProgramError, print};
+use super::{Configured, Format, Printed, ProgramError, print};
 use crate::backup::{self, BackupError, Copied};
 use crate::check::Checked;
 use crate::{clock, config};
@@ -47,7 +47,7 @@ fn told(done: &str, copied: &Copied) -> String {
     )
 }
 
-pub(super) async fn check(asked: Initialise) -> Result<(), ProgramError> {
+pub(super) async fn check(asked: Printed) -> Result<(), ProgramError> {
     let settings = config::load(asked.configured.config.as_deref())?;
     let checked = crate::check::check(&settings.state).await?;
     print(asked.format, &checked, || said(&checked))?;
