@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Configured, Format, Printed, ProgramError, print};
+use super::{Printed, ProgramError, print};
 use crate::backup::{self, BackupError, Copied};
 use crate::check::Checked;
 use crate::{clock, config};
@@ -15,25 +15,24 @@ pub(super) struct Copying {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    configured: Configured,
-    /// How the result is printed.
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    printed: Printed,
 }
 
 pub(super) async fn backup(asked: Copying) -> Result<(), ProgramError> {
-    let settings = config::load(asked.configured.config.as_deref())?;
+    let settings = config::load(asked.printed.configured.config.as_deref())?;
     let copied = backup::make(&settings.state, &asked.file, clock::now()).await?;
-    print(asked.format, &copied, || told("copied to", &copied))
+    print(asked.printed.format, &copied, || told("copied to", &copied))
 }
 
 pub(super) async fn restore(asked: Copying) -> Result<(), ProgramError> {
-    let settings = config::load(asked.configured.config.as_deref())?;
+    let settings = config::load(asked.printed.configured.config.as_deref())?;
     let (file, state) = (asked.file, settings.state);
     let copied = tokio::task::spawn_blocking(move || backup::put_back(&file, &state))
         .await
         .map_err(|_gone| BackupError::Interrupted)??;
-    print(asked.format, &copied, || told("put back from", &copied))
+    print(asked.printed.format, &copied, || {
+        told("put back from", &copied)
+    })
 }
 
 fn told(done: &str, copied: &Copied) -> String {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Configured, Format, ProgramError, print};
+use super::{Printed, ProgramError, print};
 use crate::access::accounts::{self, Account};
 use crate::access::{Role, secret};
 use crate::init::{exists, store_file};
@@ -55,17 +55,8 @@ enum Command {
     #[command(after_help = "Example:\n  pristine-collector user list --format json")]
     List {
         #[command(flatten)]
-        all: All,
+        all: Printed,
     },
-}
-
-#[derive(Args)]
-struct All {
-    #[command(flatten)]
-    configured: Configured,
-    /// How the result is printed.
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
 }
 
 #[derive(Args)]
@@ -74,7 +65,7 @@ struct Named {
     #[arg(value_name = "NAME")]
     user: String,
     #[command(flatten)]
-    all: All,
+    all: Printed,
 }
 
 #[derive(Args)]
@@ -133,7 +124,7 @@ fn local() -> Result<String, ProgramError> {
     Ok(format!("uid {uid} on the collector"))
 }
 
-async fn opened(all: &All) -> Result<Store, ProgramError> {
+async fn opened(all: &Printed) -> Result<Store, ProgramError> {
     let settings = config::load(all.configured.config.as_deref())?;
     if !exists(&settings.state) {
         return Err(ProgramError::NotInitialised(settings.state));
