@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { findings } from './accessible.mjs';
 import { overhang, signIn, start, task, visitor } from './browser.mjs';
 
 const CONFIG = 'etc/app/app.conf';
@@ -102,15 +103,22 @@ try {
     assert.equal(await page.locator('main script, main img').count(), 0, path);
   }
 
-  step('nothing is wider than a telephone');
-  await page.setViewportSize({ width: 360, height: 740 });
+  step('nothing is wider than a telephone, and everybody can use every page: by keyboard, by ear, in the dark');
   await page.goto('/nodes');
   const node = await page.getByRole('link', { name: 'web-1' }).getAttribute('href');
-  for (const path of ['/', '/nodes', node, '/violations', violation, '/images']) {
+  const places = await page.getByRole('navigation').getByRole('link').evaluateAll((links) => links.map((link) => link.getAttribute('href')));
+  const found = [];
+  for (const path of [...places, node, `${node}?span=month`, violation]) {
+    await page.setViewportSize({ width: 360, height: 740 });
+    await page.emulateMedia({ colorScheme: 'dark' });
     await page.goto(path);
     assert.equal(await overhang(page), 0, path);
+    found.push(...await findings(page));
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await page.emulateMedia({ colorScheme: 'light' });
+    found.push(...await findings(page));
   }
-  await page.setViewportSize({ width: 1280, height: 900 });
+  assert.deepEqual([...new Set(found)], [], 'axe has nothing to say');
 
   step('a pointer that only rests on a row stops nothing');
   await page.goto('/violations');

@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod assets;
+mod bands;
 pub mod capability;
 mod images;
 mod logins;

@@ -9,10 +9,11 @@ use axum::extract::State;
 use maud::{Markup, html};
 use sqlx::Row as _;
 
+use super::bands::{self, Band};
 use super::{address, logins as login_pages, sentence, shell, state, text, violations};
 use crate::access::Person;
-use crate::api::Named;
 use crate::api::reads::{self, NodeFacts, TouchedView, ViolationFilter};
+use crate::api::{Asked, Named};
 use crate::clock;
 use crate::door::people::People;
 use crate::logins::{self, Filter, LoginView};
@@ -27,6 +28,12 @@ const REASONS: usize = 3;
 /// Touched paths, verdicts and earlier images listed.
 const RECENT: u32 = 20;
 
+/// What the address says beside the node.
+#[derive(serde::Deserialize)]
+pub(super) struct Query {
+    span: Option<String>,
+}
+
 /// What the page shows beside the node's row.
 struct Facts {
     node: NodeFacts,
@@ -37,6 +44,8 @@ struct Facts {
     sessions: Vec<LoginView>,
     image: Option<ImageFacts>,
     assigned: Option<Assigned>,
+    range: bands::Range,
+    bands: Vec<Band>,
     now: Timestamp,
 }
 
@@ -66,8 +75,11 @@ pub(super) async fn page(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
+    Asked(query): Asked<Query>,
 ) -> Result<Markup, ProblemResponse> {
-    let facts = read(&people, &id).await?;
+    let span = bands::Span::parse(query.span.as_deref());
+    let facts = read(&people, &id, span).await?;
+    let own = format!("/nodes/{id}");
     let body = html! {
         p.crumbs { a href="/nodes" { "Nodes" } " / " (text::plain(&facts.node.row.group)) }
         h1 { (first_line(&facts)) }
@@ -79,6 +91,7 @@ pub(super) async fn page(
             div { h2 #image { "What it must be" } (image(&facts)) }
             div { h2 #agent { "What it says of itself" } (agent(&facts)) }
         }
+        (bands::shown(&facts.bands, span, facts.range, &own, facts.now))
         (sessions(&facts))
         (not_seen(&facts))
         (history(&facts))
@@ -86,15 +99,17 @@ pub(super) async fn page(
     let title = facts.node.row.name.clone();
     let live = shell::live(
         "node",
-        &format!("/nodes/{id}"),
+        &address(&own, &[("span", query.span.as_deref().unwrap_or_default())]),
         &["verdict", "violation", "session", "node"],
         &body,
     );
     Ok(shell::page(&person, "/nodes", &title, &live))
 }
 
-async fn read(people: &People, id: &str) -> Result<Facts, ProblemResponse> {
+async fn read(people: &People, id: &str, span: bands::Span) -> Result<Facts, ProblemResponse> {
     let app = &people.app;
+    let now = clock::now();
+    let range = bands::Range::ending(now, span);
     let node = reads::node(app, id).await?.ok_or_else(|| {
         ProblemResponse::not_found("no node has this id; it may never have enrolled here")
     })?;
@@ -136,8 +151,10 @@ async fn read(people: &People, id: &str) -> Result<Facts, ProblemResponse> {
         .await?,
         image: image_facts(people, node.row.image.as_ref()).await?,
         assigned: assigned(people, &node.row.group).await?,
+        bands: bands::read(app, id, &node.row.group, range).await?,
+        range,
         node,
-        now: clock::now(),
+        now,
     })
 }
 

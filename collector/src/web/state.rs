@@ -69,7 +69,8 @@ pub fn rank(word: &str) -> usize {
     ORDER.iter().position(|state| *state == word).unwrap_or(4)
 }
 
-/// A bar of how many are in which state; each part leads to them.
+/// A bar of how many are in which state; each part leads to them. It is for the eye and the pointer: the list below it says the same, with
+/// links that a keyboard reaches.
 #[must_use]
 pub fn bar(counts: &[(String, u64)]) -> Markup {
     const WIDTH: f64 = 1_000.0;
@@ -92,7 +93,7 @@ pub fn bar(counts: &[(String, u64)]) -> Markup {
         })
         .collect();
     html! {
-        svg.bar viewBox={ "0 0 " (WIDTH) " 12" } preserveAspectRatio="none" role="img" aria-label="nodes by state; the list below says the same" {
+        svg.bar viewBox={ "0 0 " (WIDTH) " 12" } preserveAspectRatio="none" aria-hidden="true" focusable="false" {
             @for (word, from, width) in parts {
                 a href={ "/nodes?status=" (word) } tabindex="-1" { rect class=(tone(word)) x=(format!("{from:.2}")) y="0" width=(format!("{:.2}", (width - 2.0).max(1.5))) height="12" { title { (word) } } }
             }
