@@ -67,7 +67,7 @@ pub fn debian_large() -> PathBuf {
     made("debian12-large", |half| {
         bootstrap(
             half,
-            "nginx,openssh-server,python3,perl,git,vim,build-essential,tzdata,locales,postgresql,default-jre-headless,python3-dev",
+            "nginx,openssh-server,python3,perl,git,vim,build-essential,tzdata,locales,postgresql,default-jre-headless,python3-dev,golang-1.19-src",
         );
     })
 }

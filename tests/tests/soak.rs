@@ -43,6 +43,11 @@ fn the_attested_tree_is_the_models_at_every_quiet_point() {
         .ok()
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(120);
+    // Hours of this beside other work: a rest after each quiet point.
+    let rest = std::env::var("PRISTINE_SOAK_REST_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
     let mut random = Random::new();
     // Two hours of this are more than a node may send in a day.
     let more = "[limits]\nbytes_per_day = 68719476736\n".to_owned();
@@ -81,6 +86,7 @@ fn the_attested_tree_is_the_models_at_every_quiet_point() {
             agent_cost.grew_at_most("the agent", &agent, AGENT_MIB, DESCRIPTORS);
             collector_cost.grew_at_most("the collector", &collector, COLLECTOR_MIB, DESCRIPTORS);
         }
+        thread::sleep(rest);
     }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (name, count) in models.iter().flat_map(|model| &model.counts) {

@@ -5,6 +5,7 @@ mod latency;
 mod listener;
 mod load;
 mod measured;
+mod pages;
 mod peers;
 mod rest;
 mod scan;
@@ -13,7 +14,7 @@ mod writers;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
+const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS | pages ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ["ingest", nodes, seconds] => ingest::ingest(number(nodes), number(seconds)),
         ["latency", changes] => latency::latency(number(changes)),
         ["writers", rounds] => writers::writers(number(rounds)),
+        ["pages", rounds] => pages::pages(number(rounds)),
         ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
         ["walk", root, rounds] => walk::walk(Path::new(root), number(rounds)),
         ["rest", root, seconds] => rest::rest(Path::new(root), number(seconds)),

@@ -6,23 +6,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pristine_tests::{agent::Agent, roots, world::World};
+use pristine_tests::{
+    agent::Agent,
+    collector::Options,
+    disk::{Disk, Kind},
+    roots,
+    world::World,
+};
 
 /// The node's bar: resident KiB, and percent of a core, for so many entries.
 const ENTRIES: usize = 140_000;
 
-/// Watches an agent on 140,000 entries (or on `root`) for so many seconds.
+/// Watches an agent on 140,000 entries (or on `root`) for so many seconds. Needs root.
 pub fn rest(root: &Path, seconds: usize) {
     let folder = tempfile::Builder::new()
         .prefix("pristine-bench-")
         .tempdir()
         .expect("a temporary folder");
+    // A file system of its own: what others write beside it is heard of as well, and is not rest.
+    let disk = Disk::mounted(&folder.path().join("disk"), Kind::Ext4, 1_024);
     let root = match root.to_str() {
-        Some("140000") => made(&folder.path().join("root")),
+        Some("140000") => made(&disk.at.join("root")),
         Some("small") => roots::half_a_million(),
         _ => root.to_path_buf(),
     };
-    let world = World::start();
+    // The heartbeat of a collector that nobody has configured otherwise.
+    let world = World::with(&Options {
+        interval: 30,
+        ..Options::default()
+    });
     world.image(&root, "base", "1", &[]);
     let mut agent = Agent::configured(
         &world.path("web-1"),
@@ -37,10 +49,12 @@ pub fn rest(root: &Path, seconds: usize) {
     let pid = agent.pid().expect("a running agent");
     println!(
         "at rest, {} entries",
-        world.people.node("web-1").expect("the node")["coverage"]["entries"]
+        world.people.node("web-1").expect("the node")["entries"]
     );
     let began = Instant::now();
+    let network = child(pid);
     let (all, reread) = used(pid);
+    let beside = network.map(used);
     let (mut most, mut told) = (0, Duration::ZERO);
     while began.elapsed() < Duration::from_secs(seconds as u64) {
         std::thread::sleep(Duration::from_secs(1));
@@ -64,6 +78,28 @@ pub fn rest(root: &Path, seconds: usize) {
         percent(all_after - all - reread),
         percent(reread)
     );
+    if let (Some(network), Some((before, _))) = (network, beside) {
+        println!(
+            "  its network process beside it: {:.1} MiB resident, {:.3} % of a core; both, with what they share counted once: {:.1} MiB",
+            mebibytes(resident(network)),
+            percent(used(network).0 - before),
+            mebibytes(shared_once(pid) + shared_once(network))
+        );
+    }
+}
+
+/// The process that the agent keeps for the network.
+fn child(pid: u32) -> Option<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .find_map(|children| children.split_whitespace().next()?.parse().ok())
+}
+
+/// KiB of a process, each shared page divided by those who share it (proc_pid_smaps(5), `Pss`).
+fn shared_once(pid: u32) -> u64 {
+    kibibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
 fn made(at: &Path) -> std::path::PathBuf {
@@ -113,10 +149,14 @@ fn used(pid: u32) -> (f64, f64) {
 }
 
 fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running agent");
-    let line = status
+    kibibytes(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+fn kibibytes(file: &str, name: &str) -> u64 {
+    let told = fs::read_to_string(file).expect("a running agent");
+    let line = told
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(name))
         .expect("what is resident");
     line.trim().trim_end_matches(" kB").parse().expect("KiB")
 }
