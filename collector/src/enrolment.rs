@@ -6,6 +6,8 @@ mod certificate;
 mod renewal;
 mod rotation;
 
+use std::net::IpAddr;
+
 use attestation::key::{NodeId, PublicKey};
 use attestation::statement::{Enrolment, Statement};
 use attestation::time::Timestamp;
@@ -52,6 +54,7 @@ struct Applicant {
 pub async fn enrol(
     state: &AppState,
     request: EnrolmentRequest,
+    from: Option<IpAddr>,
 ) -> Result<Enrolled, ProblemResponse> {
     let applicant = applicant(&request)?;
     let (id, now) = (applicant.id.clone(), clock::now());
@@ -60,6 +63,8 @@ pub async fn enrol(
         now,
         started: state.started,
         interval: state.settings.interval,
+        from,
+        retiring: fleet::Retiring::new(state),
     };
     let decided = state
         .store

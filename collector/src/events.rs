@@ -51,6 +51,16 @@ pub struct NodeEvent {
 }
 
 impl Event {
+    /// The node that it is about.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Verdict(verdict) => &verdict.node,
+            Self::Violation(violation) => &violation.node,
+            Self::Session(session) => &session.node,
+            Self::Node(node) => &node.id,
+        }
+    }
+
     /// `verdict`, `violation`, `session` or `node`: the event's name in the stream.
     pub fn name(&self) -> &'static str {
         match self {

@@ -102,6 +102,8 @@ impl Running {
         while self.doors.join_next().await.is_some() {}
         self.workers_stop.send_replace(true);
         while self.workers.join_next().await.is_some() {}
+        let refused = &self.state.refused;
+        refused.settle(&self.state.store, clock::now(), true).await;
         if let Err(error) = run_stopped(&self.state.store, self.state.started, clock::now()).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -157,6 +159,7 @@ pub async fn start(
         budgets: Arc::new(Budgets::new(&settings.limits)),
         challenges: Arc::new(Challenges::default()),
         listed: Listed::default(),
+        refused: Arc::default(),
         pins: Arc::new(Pins::load(&store).await?),
         bench: Arc::new(Semaphore::new(BENCH)),
         metrics: Arc::new(Metrics::new()),
@@ -347,6 +350,7 @@ async fn keep_time(
             "silence not looked at",
             violations::silence::watch(&state, now).await.map(drop),
         );
+        state.refused.settle(&state.store, now, false).await;
         state
             .metrics
             .store_full
@@ -361,7 +365,7 @@ async fn keep_time(
             );
             report(
                 "gone nodes not retired",
-                fleet::retire_gone(&state.store, now).await,
+                fleet::retire_gone(&state, now).await,
             );
         }
         if renewed.elapsed() >= RENEWAL {

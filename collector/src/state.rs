@@ -6,6 +6,7 @@ use std::sync::Arc;
 use attestation::time::Timestamp;
 use tokio::sync::Semaphore;
 
+use crate::access::refused::Tally;
 use crate::assignments::Assignments;
 use crate::authority::Authority;
 use crate::enrolment::Former;
@@ -48,6 +49,8 @@ pub struct AppState {
     pub snapshots: Snapshots,
     /// Keys that nodes gave up.
     pub former: Arc<Former>,
+    /// Who was refused at the people's door.
+    pub refused: Arc<Tally>,
     /// What nodes have pinned.
     pub pins: Arc<Pins>,
     /// Requests that are verified and appraised on blocking threads at once.

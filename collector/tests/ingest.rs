@@ -14,6 +14,7 @@ use attestation::dsse::Envelope;
 use attestation::key::{Algorithm, NodeId, PrivateKey};
 use attestation::statement::{Attestation, Enrolment, Gap, Statement, Subject};
 use attestation::wire::{AttestationsAnswer, AttestationsRequest, EnrolmentRequest, TokenPair};
+use pristine_collector::access::Person;
 use pristine_collector::enrolment::{self, Enrolled};
 use pristine_collector::problem::ProblemResponse;
 use pristine_collector::settings::CollectorSettings;
@@ -102,14 +103,14 @@ impl Node {
             machine: None,
             replaces: None,
         };
-        let token = fleet::create_join_token(bed.state(), "default", 1, 60, "test")
+        let token = fleet::create_join_token(bed.state(), "default", 1, 60, &Person::local("test"))
             .await
             .unwrap_or_else(|_| panic!("no token"));
         let request = request(&key, said, Some(token.token.pair()));
-        let first = enrolment::enrol(bed.state(), request.clone())
+        let first = enrolment::enrol(bed.state(), request.clone(), None)
             .await
             .unwrap();
-        let again = enrolment::enrol(bed.state(), request).await.unwrap();
+        let again = enrolment::enrol(bed.state(), request, None).await.unwrap();
         let (Enrolled::Admitted(first), Enrolled::Admitted(again)) = (first, again) else {
             panic!("not admitted")
         };
@@ -379,20 +380,21 @@ async fn what_a_wrong_key_signs_is_counted_and_not_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_node_is_heard_and_a_banned_one_is_not() {
-    use pristine_collector::store::NodeState;
+    use pristine_collector::fleet::Decision;
     let bed = Bed::new().await;
     let node = Node::enrolled(&bed, "one").await;
-    let state = |to| fleet::set_state(bed.state(), node.id.as_str(), to, "ann");
-    state(NodeState::Suspended).await.unwrap();
+    let ann = Person::local("ann");
+    let decide = |what| fleet::decide(bed.state(), &ann, node.id.as_str(), what, "a reason");
+    decide(Decision::Suspend).await.unwrap();
     let first = node.sign(&said(0, None, node.challenge(&bed).await));
     assert!(node.send(&bed, vec![first.clone()]).await.unwrap().fresh);
-    state(NodeState::Banned).await.unwrap();
+    decide(Decision::Ban).await.unwrap();
     let second = node.sign(&said(1, Some(&first), None));
     let refused = node.send(&bed, vec![second]).await.unwrap_err();
     assert_eq!(code(&refused), (403, "banned"));
     assert_eq!(bed.count("SELECT count(*) FROM attestations").await, 1);
     assert_eq!(
-        bed.count("SELECT count(*) FROM actions WHERE action = 'node.state' AND user = 'ann'")
+        bed.count("SELECT count(*) FROM actions WHERE action IN ('node.suspend', 'node.ban') AND user = 'ann' AND reason = 'a reason'")
             .await,
         2
     );
@@ -402,7 +404,8 @@ async fn a_suspended_node_is_heard_and_a_banned_one_is_not() {
 async fn a_rescan_is_told_once_with_the_next_answer() {
     let bed = Bed::new().await;
     let node = Node::enrolled(&bed, "one").await;
-    let wanted = || fleet::rescan(bed.state(), node.id.as_str(), "ann");
+    let ann = Person::local("ann");
+    let wanted = || fleet::rescan(bed.state(), &ann, node.id.as_str());
     wanted().await.unwrap();
     wanted().await.unwrap();
     let first = node.sign(&said(0, None, None));
@@ -425,7 +428,7 @@ async fn a_rescan_is_told_once_with_the_next_answer() {
             .await,
         3
     );
-    let nobody = fleet::rescan(bed.state(), "nobody", "ann").await;
+    let nobody = fleet::rescan(bed.state(), &ann, "nobody").await;
     assert_eq!(code(&nobody.unwrap_err()), (404, "not-found"));
 }
 
@@ -563,7 +566,7 @@ async fn hostile_enrolments_are_refused() {
             replaces,
         };
         let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
-        let refused = enrolment::enrol(bed.state(), request(&key, said, None)).await;
+        let refused = enrolment::enrol(bed.state(), request(&key, said, None), None).await;
         assert_eq!(
             code(&refused.err().unwrap()),
             (400, "malformed"),

@@ -11,7 +11,8 @@ use attestation::time::Timestamp;
 use attestation::wire::PublisherKeys;
 use pristine_agent::identity::{self, IdentityError};
 use pristine_agent::{AgentEvent, AgentSettings, Door, EnrolOptions, Publisher};
-use pristine_collector::access::{Role, tokens};
+use pristine_collector::access::tokens::{self, NewToken};
+use pristine_collector::access::{Person, Reach, Role};
 use pristine_collector::events::{Event, VerdictEvent};
 use pristine_collector::settings::{CollectorSettings, Webhook};
 use pristine_collector::{Running, authority, init};
@@ -100,15 +101,18 @@ pub async fn start(plan: Plan<'_>, output: Output) -> Result<Started, Failure> {
         Some(token) => token,
         None => {
             let expires = clock::now().saturating_add_secs(TOKEN_SECS);
-            let issued = tokens::issue(
-                &running.state.store,
-                &sign_in.user,
-                Role::Admin,
-                "up",
-                Some(expires),
-            )
-            .await
-            .map_err(|error| Failure::new("cannot make a token").because(&error))?;
+            let new = NewToken {
+                user: sign_in.user.clone(),
+                role: Role::Admin,
+                reach: Reach::all(),
+                label: "up".to_owned(),
+                expires: Some(expires),
+                login: false,
+            };
+            let who = Person::local(sign_in.user.as_str());
+            let issued = tokens::issue(&running.state.store, &who, new)
+                .await
+                .map_err(|error| Failure::new("cannot make a token").because(&error))?;
             issued.written.to_string()
         }
     };

@@ -1,8 +1,11 @@
 //! How often somebody may try to sign in: per address and per account, so that neither one guesser nor many find a password by trying.
+//! Who guesses at an account keeps its owner out nowhere that they have signed in from: such an address has tries of its own.
 
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
@@ -19,6 +22,9 @@ const REMEMBERED: usize = 20_000;
 pub struct Attempts {
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     accounts: DefaultKeyedRateLimiter<String>,
+    /// Of accounts from where they have signed in.
+    at_home: DefaultKeyedRateLimiter<(String, IpAddr)>,
+    homes: Mutex<HashSet<(String, IpAddr)>>,
 }
 
 impl Default for Attempts {
@@ -26,6 +32,8 @@ impl Default for Attempts {
         Self {
             addresses: RateLimiter::keyed(quota(BY_ADDRESS)),
             accounts: RateLimiter::keyed(quota(BY_ACCOUNT)),
+            at_home: RateLimiter::keyed(quota(BY_ACCOUNT)),
+            homes: Mutex::default(),
         }
     }
 }
@@ -44,12 +52,34 @@ impl Attempts {
     /// The seconds to wait when it is one too many.
     pub fn count(&self, address: IpAddr, account: &str) -> Result<(), u64> {
         try_key(&self.addresses, &network(address))?;
-        try_key(&self.accounts, &account.chars().take(64).collect())
+        let place = place(address, account);
+        if self.homes().contains(&place) {
+            try_key(&self.at_home, &place)
+        } else {
+            try_key(&self.accounts, &place.0)
+        }
+    }
+
+    /// Remembers where somebody signed in from, while this process runs.
+    pub fn remember(&self, address: IpAddr, account: &str) {
+        let mut homes = self.homes();
+        if homes.len() >= REMEMBERED {
+            homes.clear();
+        }
+        homes.insert(place(address, account));
+    }
+
+    fn homes(&self) -> std::sync::MutexGuard<'_, HashSet<(String, IpAddr)>> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn place(address: IpAddr, account: &str) -> (String, IpAddr) {
+    (account.chars().take(64).collect(), network(address))
+}
+
 /// Whoever has one IPv6 address has the 2^64 of its network.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => {
             let [a, b, c, d, ..] = six.segments();
@@ -89,6 +119,27 @@ mod tests {
         let wait = attempts.count(here, "ops").unwrap_err();
         assert!((1..=7).contains(&wait), "{wait}");
         assert_eq!(attempts.count(here, "other"), Ok(()));
+    }
+
+    #[test]
+    fn a_guesser_keeps_nobody_out_of_where_they_have_been() {
+        let attempts = Attempts::default();
+        let home: IpAddr = "192.0.2.1".parse().unwrap();
+        attempts.remember(home, "ops");
+        let tried = (0..200)
+            .filter(|host| {
+                attempts
+                    .count(IpAddr::from([198, 51, 100, *host]), "ops")
+                    .is_ok()
+            })
+            .count();
+        assert!((1..200).contains(&tried), "{tried}");
+        let elsewhere: IpAddr = "203.0.113.1".parse().unwrap();
+        assert!(attempts.count(elsewhere, "ops").is_err());
+        for _ in 0..BY_ACCOUNT.0 {
+            assert_eq!(attempts.count(home, "ops"), Ok(()));
+        }
+        assert!(attempts.count(home, "ops").is_err(), "nor is it open there");
     }
 
     #[test]

@@ -1,19 +1,24 @@
 //! The gate before every route of the people's door: who is it, and does the table of roles let them.
 
-use axum::extract::{MatchedPath, Request, State};
+use std::net::IpAddr;
+
+use axum::RequestExt as _;
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::roles::{self, Need, Role};
-use super::{AccessError, By, Person, sessions, tokens};
+use super::refused::{Presented, Refused, Why};
+use super::roles::{self, Need, Right, Role};
+use super::{AccessError, By, Person, objects, sessions, tokens};
 use crate::clock;
 use crate::door::Peer;
 use crate::problem::ProblemResponse;
+use crate::state::AppState;
 use crate::store::Store;
 
-/// Lets a request through, with its [`Person`] as an extension where there is one, or answers it.
-pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) -> Response {
+/// Lets a request through, with its [`Person`] as an extension where there is one, or answers it. Who is refused stands in the activity log.
+pub async fn gate(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let Some(path) = request
         .extensions()
         .get::<MatchedPath>()
@@ -32,74 +37,152 @@ pub async fn gate(State(store): State<Store>, mut request: Request, next: Next) 
     };
     let peer = request.extensions().get::<Peer>().cloned();
     let tls = peer.as_ref().is_some_and(|peer| peer.tls);
-    let person = match identify(&store, request.headers(), tls).await {
-        Ok(person) => person,
+    let from = peer.as_ref().map(|peer| peer.address.ip().to_canonical());
+    let presented = match identify(&app.store, request.headers(), tls).await {
+        Ok(presented) => presented,
         Err(error) => return ProblemResponse::from(error).into_response(),
     };
-    let loopback = peer
-        .as_ref()
-        .is_some_and(|peer| peer.address.ip().to_canonical().is_loopback());
-    match verdict(need, person.as_ref().map(|person| person.role), loopback) {
-        Ok(()) => {}
-        Err(StatusCode::UNAUTHORIZED) => return unknown(&request),
-        Err(status) => {
-            let role = person.map_or("", |person| person.role.as_str());
-            return ProblemResponse::new(
-                status,
-                "role",
-                format!("the role `{role}` may not do this; an administrator may"),
-            )
-            .into_response();
+    let person = match admit(&request, presented, need, from, tls, &path) {
+        Ok(person) => person,
+        Err(turned) => {
+            if let Some(refused) = turned.refused {
+                app.refused.note(&app.store, refused).await;
+            }
+            return turned.answer;
         }
-    }
-    let with_token = matches!(
-        &person,
-        Some(Person {
-            by: By::Token(_),
-            ..
-        })
-    ) || (person.is_none() && path == "/api/v1/sessions");
-    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls)
-    {
-        return ProblemResponse::new(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "the request does not come from a page of this collector",
-        )
-        .into_response();
-    }
+    };
     if let Some(person) = person {
+        if let Err(problem) = within(&app.store, &person, &path, &mut request).await {
+            return problem.into_response();
+        }
         request.extensions_mut().insert(person);
     }
     next.run(request).await
 }
 
+/// Somebody who is not let through.
+struct Turned {
+    answer: Response,
+    refused: Option<Refused>,
+}
+
+/// Who is let through: whoever the table lets, and who sends no form from elsewhere.
+fn admit(
+    request: &Request,
+    presented: Presented,
+    need: Need,
+    from: Option<IpAddr>,
+    tls: bool,
+    path: &str,
+) -> Result<Option<Person>, Box<Turned>> {
+    let refuse = |person: Option<&Person>, why| Refused::new(person, from, why, path);
+    let (person, why) = match presented {
+        Presented::Nothing => (None, None),
+        Presented::Good(person) => (Some(Person { from, ..person }), None),
+        Presented::NoLonger(person, why) => (None, Some(refuse(Some(&person), why))),
+        Presented::Stranger(why) => (None, Some(refuse(None, why))),
+    };
+    let loopback = from.is_some_and(|from| from.is_loopback());
+    match verdict(need, person.as_ref().map(|person| person.role), loopback) {
+        Ok(()) => {}
+        Err(StatusCode::UNAUTHORIZED) => {
+            let answer = unknown(request);
+            return Err(Box::new(Turned {
+                answer,
+                refused: why,
+            }));
+        }
+        Err(_forbidden) => {
+            let refused = Some(refuse(person.as_ref(), Why::Role));
+            let answer = may_not(person.map(|person| person.role), need).into_response();
+            return Err(Box::new(Turned { answer, refused }));
+        }
+    }
+    let by_token = matches!(&person, Some(person) if matches!(person.by, By::Token(_)));
+    let with_token = by_token || (person.is_none() && path == "/api/v1/sessions");
+    if !request.method().is_safe() && !with_token && !sessions::same_origin(request.headers(), tls)
+    {
+        let refused = Some(refuse(person.as_ref(), Why::Forged));
+        let answer = ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "origin",
+            "the request does not come from a page of this collector",
+        )
+        .into_response();
+        return Err(Box::new(Turned { answer, refused }));
+    }
+    Ok(person)
+}
+
 fn verdict(need: Need, role: Option<Role>, loopback: bool) -> Result<(), StatusCode> {
-    let least = match need {
+    let right = match need {
         Need::Open => return Ok(()),
-        Need::LoopbackOrViewer if loopback => return Ok(()),
-        Need::LoopbackOrViewer => Role::Viewer,
-        Need::SignedIn(least) => least,
+        Need::LoopbackOrRead if loopback => return Ok(()),
+        Need::LoopbackOrRead => Right::Read,
+        Need::May(right) => right,
     };
     match role {
         None => Err(StatusCode::UNAUTHORIZED),
-        Some(role) if role >= least => Ok(()),
+        Some(role) if role.may(right) => Ok(()),
         Some(_) => Err(StatusCode::FORBIDDEN),
     }
 }
 
-/// A token where one is sent, else the browser's session. A token that is no good is not made up for by a cookie.
-async fn identify(
+/// 404 for what belongs to a node beyond the person's reach.
+async fn within(
     store: &Store,
-    headers: &HeaderMap,
-    tls: bool,
-) -> Result<Option<Person>, AccessError> {
+    person: &Person,
+    path: &str,
+    request: &mut Request,
+) -> Result<(), ProblemResponse> {
+    let named = request
+        .extract_parts::<RawPathParams>()
+        .await
+        .map_err(|error| ProblemResponse::not_found(error.body_text()))?;
+    let id = named.iter().next().map(|(_, id)| id.to_owned());
+    if objects::within(store, &person.reach, path, id.as_deref()).await? {
+        Ok(())
+    } else {
+        Err(ProblemResponse::not_found(
+            "there is nothing under this name",
+        ))
+    }
+}
+
+/// 403, with those who may.
+fn may_not(role: Option<Role>, need: Need) -> ProblemResponse {
+    let right = match need {
+        Need::May(right) => right,
+        Need::Open | Need::LoopbackOrRead => Right::Read,
+    };
+    lacks(role.map_or("", Role::as_str), right)
+}
+
+/// The refusal of somebody whose role lacks a right; names the roles that have it.
+pub(crate) fn lacks(role: &str, right: Right) -> ProblemResponse {
+    let who: Vec<&str> = Role::ALL
+        .into_iter()
+        .filter(|role| role.may(right))
+        .map(Role::as_str)
+        .collect();
+    ProblemResponse::new(
+        StatusCode::FORBIDDEN,
+        "role",
+        format!(
+            "the role `{role}` may not do this; `{}` may",
+            who.join("`, `")
+        ),
+    )
+}
+
+/// A token where one is sent, else the browser's session. A token that is no good is not made up for by a cookie.
+async fn identify(store: &Store, headers: &HeaderMap, tls: bool) -> Result<Presented, AccessError> {
     let now = clock::now();
     match headers.get(header::AUTHORIZATION) {
         None => sessions::person(store, headers, tls, now).await,
         Some(value) => match value.to_str().ok().and_then(bearer) {
             Some(token) => tokens::person(store, token, now).await,
-            None => Ok(None),
+            None => Ok(Presented::Stranger(Why::NoToken)),
         },
     }
 }
@@ -174,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_table_decides_and_nobody_is_not_a_viewer() {
-        let admin = Need::SignedIn(Role::Admin);
+        let admin = Need::May(Right::Administer);
         assert_eq!(verdict(Need::Open, None, false), Ok(()));
         assert_eq!(verdict(admin, None, true), Err(StatusCode::UNAUTHORIZED));
         assert_eq!(
@@ -182,9 +265,9 @@ mod tests {
             Err(StatusCode::FORBIDDEN)
         );
         assert_eq!(verdict(admin, Some(Role::Admin), false), Ok(()));
-        assert_eq!(verdict(Need::LoopbackOrViewer, None, true), Ok(()));
+        assert_eq!(verdict(Need::LoopbackOrRead, None, true), Ok(()));
         assert_eq!(
-            verdict(Need::LoopbackOrViewer, None, false),
+            verdict(Need::LoopbackOrRead, None, false),
             Err(StatusCode::UNAUTHORIZED)
         );
     }

@@ -4,11 +4,16 @@
 pub mod accounts;
 pub mod attempts;
 pub mod gate;
+mod objects;
 pub mod password;
+pub mod reach;
+pub mod refused;
 pub mod roles;
 pub mod secret;
 pub mod sessions;
 pub mod tokens;
+
+use std::net::IpAddr;
 
 use http::StatusCode;
 
@@ -16,7 +21,9 @@ use crate::problem::ProblemResponse;
 use crate::store::StoreError;
 
 pub use self::accounts::{FirstSignIn, create_first_administrator};
-pub use self::roles::Role;
+pub(crate) use self::gate::lacks;
+pub use self::reach::Reach;
+pub use self::roles::{Right, Role};
 pub use self::tokens::fresh_token;
 
 /// Why something about access could not be done.
@@ -40,6 +47,27 @@ pub enum AccessError {
     /// There is no such account.
     #[error("there is no account `{0}`")]
     Unknown(String),
+    /// There is no such token.
+    #[error("there is no token with this id")]
+    NoToken,
+    /// The groups are none, or too many.
+    #[error(
+        "groups are at most {} names, each of 1 to 253 visible bytes",
+        reach::MOST
+    )]
+    Groups,
+    /// More than who asks may hand on.
+    #[error("nobody hands on a role or a group that they do not have themselves")]
+    Beyond,
+    /// Nobody could administer the collector any more.
+    #[error("this is the last administrator of all groups: make another one first")]
+    LastAdministrator,
+    /// A token's life or label.
+    #[error(
+        "a token is good for 1 second to 366 days, and its label has at most {} bytes",
+        tokens::LABEL
+    )]
+    Token,
 }
 
 impl From<sqlx::Error> for AccessError {
@@ -61,9 +89,17 @@ impl From<AccessError> for ProblemResponse {
             AccessError::Password(error @ password::PasswordError::Length) => {
                 Self::malformed(error.to_string())
             }
-            AccessError::Name => Self::malformed(error.to_string()),
+            AccessError::Name | AccessError::Groups | AccessError::Token => {
+                Self::malformed(error.to_string())
+            }
             AccessError::Exists(_) => Self::new(StatusCode::CONFLICT, "exists", error.to_string()),
-            AccessError::Unknown(_) => Self::not_found(error.to_string()),
+            AccessError::LastAdministrator => Self::new(
+                StatusCode::CONFLICT,
+                "last-administrator",
+                error.to_string(),
+            ),
+            AccessError::Beyond => Self::new(StatusCode::FORBIDDEN, "beyond", error.to_string()),
+            AccessError::Unknown(_) | AccessError::NoToken => Self::not_found(error.to_string()),
             AccessError::Password(password::PasswordError::Hash) | AccessError::Random(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "access failed");
                 Self::internal()
@@ -79,15 +115,80 @@ pub struct Person {
     pub user: String,
     /// What they may do.
     pub role: Role,
+    /// On which nodes.
+    pub reach: Reach,
     /// How they showed who they are.
     pub by: By,
+    /// The address that the request came from; nothing for what is done on the collector's own machine.
+    pub from: Option<IpAddr>,
+}
+
+impl Person {
+    /// Whoever works on the collector's own machine: nobody has signed in there, its user may everything.
+    #[must_use]
+    pub fn local(user: impl Into<String>) -> Self {
+        Self {
+            user: user.into(),
+            role: Role::Admin,
+            reach: Reach::all(),
+            by: By::Local,
+            from: None,
+        }
+    }
+
+    /// Whoever knocks and has shown nothing: for the log only.
+    #[must_use]
+    pub fn nobody(from: Option<IpAddr>) -> Self {
+        Self {
+            user: String::new(),
+            role: Role::Viewer,
+            reach: Reach::of([String::new()]),
+            by: By::Nobody,
+            from,
+        }
+    }
+
+    /// Whether their role has a right.
+    #[must_use]
+    pub fn may(&self, right: Right) -> bool {
+        self.role.may(right)
+    }
+
+    /// Whether they see and act on the nodes of a group.
+    #[must_use]
+    pub fn reaches(&self, group: &str) -> bool {
+        self.reach.reaches(group)
+    }
 }
 
 /// How somebody showed who they are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum By {
     /// A browser's cookie; holds the hash of the session's id.
     Session(Vec<u8>),
     /// An API token, by its id.
     Token(String),
+    /// A join token, by its id: a machine that joins on behalf of whoever made it.
+    JoinToken(String),
+    /// By working on the collector's own machine.
+    Local,
+    /// Not at all.
+    Nobody,
+}
+
+impl By {
+    /// In a word and an id, for the log: a session by the first eight bytes of its hash, which open nothing.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Session(hash) => {
+                let digits = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
+                format!("session {}", digits.collect::<String>())
+            }
+            Self::Token(id) => format!("token {id}"),
+            Self::JoinToken(id) => format!("join-token {id}"),
+            Self::Local => "local".to_owned(),
+            Self::Nobody => String::new(),
+        }
+    }
 }

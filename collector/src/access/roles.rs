@@ -1,25 +1,100 @@
-//! Who may do what: one enum of roles and one table of routes. The people's door asks the table for every request; a route that does
+//! Who may do what: which rights a role has, and one table of the right that each route asks for. The people's door asks the table for every request; a route that does
 //! not stand in it is refused, so a right is never gained by forgetting a check.
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-/// What an account or a token may do. The order is the order of power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What somebody may do, in kinds. Each route of the table asks for one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Right {
+    /// Sees what there is, and keeps the account and the tokens that are one's own.
+    Read,
+    /// Judges what was found: acknowledges, resolves, reviews pins, asks for rescans, tests an alert channel.
+    Respond,
+    /// Asks for a change that somebody else approves: an assignment, an exception, a window.
+    Request,
+    /// Answers for a change that somebody else asked for, and says who belongs to the fleet: lets nodes in, bans them.
+    Approve,
+    /// Keeps the list of nodes: join tokens, names, groups, suspending, decommissioning.
+    Steward,
+    /// Publishes images and their manifests, and revokes them.
+    Publish,
+    /// Accounts, the tokens of others, the collector's settings.
+    Administer,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Read,
+        Self::Respond,
+        Self::Request,
+        Self::Approve,
+        Self::Steward,
+        Self::Publish,
+        Self::Administer,
+    ];
+}
+
+/// What an account or a token is for. Roles are no ladder: who publishes an image does not assign it, who asks for a change does not
+/// approve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads everything, changes nothing.
+    /// Reads.
     Viewer,
-    /// Publishes, assigns, approves, makes tokens.
+    /// Works with what is found, asks for changes, keeps the list of nodes.
+    Operator,
+    /// Approves what others ask for.
+    Approver,
+    /// A build pipeline: publishes images.
+    Publisher,
+    /// May everything, but for approving what they asked for themselves.
     Admin,
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Viewer,
+        Self::Operator,
+        Self::Approver,
+        Self::Publisher,
+        Self::Admin,
+    ];
+
+    /// What it may do.
+    #[must_use]
+    pub const fn rights(self) -> &'static [Right] {
+        match self {
+            Self::Viewer => &[Right::Read],
+            Self::Operator => &[Right::Read, Right::Respond, Right::Request, Right::Steward],
+            Self::Approver => &[Right::Read, Right::Approve],
+            Self::Publisher => &[Right::Read, Right::Publish],
+            Self::Admin => &Right::ALL,
+        }
+    }
+
+    /// Whether it may.
+    #[must_use]
+    pub fn may(self, right: Right) -> bool {
+        self.rights().contains(&right)
+    }
+
+    /// Whether it may all that another may: who hands on rights hands on none that they lack.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        other.rights().iter().all(|right| self.may(*right))
+    }
+
     /// As in JSON and in the store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Approver => "approver",
+            Self::Publisher => "publisher",
             Self::Admin => "admin",
         }
     }
@@ -27,11 +102,7 @@ impl Role {
     /// The role that is written so, if any.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "viewer" => Some(Self::Viewer),
-            "admin" => Some(Self::Admin),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -40,10 +111,10 @@ impl Role {
 pub enum Need {
     /// Nothing.
     Open,
-    /// Nothing from this machine itself, a viewer from elsewhere.
-    LoopbackOrViewer,
-    /// A person or a pipeline with at least this role.
-    SignedIn(Role),
+    /// Nothing from this machine itself, the right to read from elsewhere.
+    LoopbackOrRead,
+    /// A person or a pipeline with this right.
+    May(Right),
 }
 
 /// One line of the table.
@@ -58,8 +129,12 @@ pub struct Route {
 }
 
 const OPEN: Need = Need::Open;
-const VIEWER: Need = Need::SignedIn(Role::Viewer);
-const ADMIN: Need = Need::SignedIn(Role::Admin);
+const READ: Need = Need::May(Right::Read);
+const RESPOND: Need = Need::May(Right::Respond);
+const APPROVE: Need = Need::May(Right::Approve);
+const STEWARD: Need = Need::May(Right::Steward);
+const PUBLISH: Need = Need::May(Right::Publish);
+const ADMINISTER: Need = Need::May(Right::Administer);
 
 macro_rules! table {
     ($($method:ident $path:literal $need:expr;)*) => { &[$(Route { method: Method::$method, path: $path, need: $need }),*] };
@@ -69,57 +144,91 @@ macro_rules! table {
 pub const ROUTES: &[Route] = table! {
     GET "/livez" OPEN;
     GET "/readyz" OPEN;
-    GET "/metrics" Need::LoopbackOrViewer;
+    GET "/metrics" Need::LoopbackOrRead;
     GET "/assets/{file}" OPEN;
     GET "/sign-in" OPEN;
     POST "/sign-in" OPEN;
-    GET "/sign-out" VIEWER;
-    POST "/sign-out" VIEWER;
-    GET "/" VIEWER;
-    GET "/nodes" VIEWER;
-    GET "/nodes/{id}" VIEWER;
-    GET "/nodes/{id}/pins" VIEWER;
-    POST "/nodes/{id}/pins/review" ADMIN;
-    GET "/violations" VIEWER;
-    GET "/violations/{id}" VIEWER;
-    POST "/violations/{id}/acknowledge" ADMIN;
-    POST "/violations/{id}/resolve" ADMIN;
-    POST "/violations/{id}/accept" ADMIN;
-    GET "/sessions" VIEWER;
-    GET "/sessions/{id}" VIEWER;
-    GET "/images" VIEWER;
+    GET "/sign-out" READ;
+    POST "/sign-out" READ;
+    GET "/" READ;
+    GET "/nodes" READ;
+    GET "/nodes/{id}" READ;
+    POST "/nodes/{id}/approve" APPROVE;
+    POST "/nodes/{id}/suspend" STEWARD;
+    POST "/nodes/{id}/resume" STEWARD;
+    POST "/nodes/{id}/ban" APPROVE;
+    POST "/nodes/{id}/decommission" STEWARD;
+    POST "/nodes/{id}/rename" STEWARD;
+    POST "/nodes/{id}/group" STEWARD;
+    POST "/nodes/{id}/rescan" RESPOND;
+    GET "/nodes/{id}/pins" READ;
+    POST "/nodes/{id}/pins/review" RESPOND;
+    GET "/violations" READ;
+    GET "/violations/{id}" READ;
+    POST "/violations/{id}/acknowledge" RESPOND;
+    POST "/violations/{id}/resolve" RESPOND;
+    POST "/violations/{id}/accept" RESPOND;
+    GET "/sessions" READ;
+    GET "/sessions/{id}" READ;
+    GET "/images" READ;
+    GET "/activity" READ;
+    GET "/activity/{id}" READ;
+    GET "/settings" READ;
+    POST "/settings/password" READ;
+    POST "/settings/tokens" READ;
+    POST "/settings/tokens/{id}/revoke" READ;
+    POST "/settings/join-tokens" STEWARD;
+    POST "/settings/accounts" ADMINISTER;
+    POST "/settings/accounts/{user}/role" ADMINISTER;
+    POST "/settings/accounts/{user}/password" ADMINISTER;
+    POST "/settings/accounts/{user}/disable" ADMINISTER;
+    POST "/settings/accounts/{user}/enable" ADMINISTER;
     POST "/api/v1/sessions" OPEN;
-    DELETE "/api/v1/sessions" VIEWER;
-    GET "/api/v1/sessions" VIEWER;
-    GET "/api/v1/sessions/{id}" VIEWER;
-    GET "/api/v1/whoami" VIEWER;
-    GET "/api/v1/summary" VIEWER;
-    GET "/api/v1/nodes" VIEWER;
-    GET "/api/v1/nodes/{id}" VIEWER;
-    GET "/api/v1/nodes/{id}/differences" VIEWER;
-    POST "/api/v1/nodes/{id}/approve" ADMIN;
-    POST "/api/v1/nodes/{id}/group" ADMIN;
-    POST "/api/v1/nodes/{id}/rescan" ADMIN;
-    GET "/api/v1/nodes/{id}/sessions" VIEWER;
-    GET "/api/v1/nodes/{id}/pins" VIEWER;
-    POST "/api/v1/nodes/{id}/pins/review" ADMIN;
-    GET "/api/v1/violations" VIEWER;
-    GET "/api/v1/violations/{id}" VIEWER;
-    POST "/api/v1/violations/{id}/acknowledge" ADMIN;
-    POST "/api/v1/violations/{id}/resolve" ADMIN;
-    GET "/api/v1/touched" VIEWER;
-    GET "/api/v1/events" VIEWER;
-    GET "/api/v1/images" VIEWER;
-    POST "/api/v1/images" ADMIN;
-    GET "/api/v1/images/{sha256}" VIEWER;
-    PUT "/api/v1/manifests/{sha256}" ADMIN;
-    GET "/api/v1/assignments" VIEWER;
-    POST "/api/v1/assignments" ADMIN;
-    GET "/api/v1/tokens" ADMIN;
-    POST "/api/v1/tokens" ADMIN;
-    DELETE "/api/v1/tokens/{id}" ADMIN;
-    GET "/api/v1/alerts" VIEWER;
-    GET "/api/v1/evidence/{sha256}" VIEWER;
+    DELETE "/api/v1/sessions" READ;
+    GET "/api/v1/sessions" READ;
+    GET "/api/v1/sessions/{id}" READ;
+    GET "/api/v1/whoami" READ;
+    GET "/api/v1/summary" READ;
+    GET "/api/v1/nodes" READ;
+    GET "/api/v1/nodes/{id}" READ;
+    GET "/api/v1/nodes/{id}/differences" READ;
+    POST "/api/v1/nodes/{id}/approve" APPROVE;
+    POST "/api/v1/nodes/{id}/suspend" STEWARD;
+    POST "/api/v1/nodes/{id}/resume" STEWARD;
+    POST "/api/v1/nodes/{id}/ban" APPROVE;
+    POST "/api/v1/nodes/{id}/decommission" STEWARD;
+    POST "/api/v1/nodes/{id}/rename" STEWARD;
+    POST "/api/v1/nodes/{id}/group" STEWARD;
+    POST "/api/v1/nodes/{id}/rescan" RESPOND;
+    GET "/api/v1/nodes/{id}/sessions" READ;
+    GET "/api/v1/nodes/{id}/pins" READ;
+    POST "/api/v1/nodes/{id}/pins/review" RESPOND;
+    GET "/api/v1/violations" READ;
+    GET "/api/v1/violations/{id}" READ;
+    POST "/api/v1/violations/{id}/acknowledge" RESPOND;
+    POST "/api/v1/violations/{id}/resolve" RESPOND;
+    GET "/api/v1/touched" READ;
+    GET "/api/v1/events" READ;
+    GET "/api/v1/images" READ;
+    POST "/api/v1/images" PUBLISH;
+    GET "/api/v1/images/{sha256}" READ;
+    PUT "/api/v1/manifests/{sha256}" PUBLISH;
+    GET "/api/v1/assignments" READ;
+    POST "/api/v1/assignments" ADMINISTER;
+    GET "/api/v1/tokens" READ;
+    POST "/api/v1/tokens" READ;
+    DELETE "/api/v1/tokens/{id}" READ;
+    POST "/api/v1/password" READ;
+    GET "/api/v1/accounts" ADMINISTER;
+    POST "/api/v1/accounts" ADMINISTER;
+    PATCH "/api/v1/accounts/{user}" ADMINISTER;
+    POST "/api/v1/accounts/{user}/password" ADMINISTER;
+    POST "/api/v1/accounts/{user}/disable" ADMINISTER;
+    POST "/api/v1/accounts/{user}/enable" ADMINISTER;
+    GET "/api/v1/activity" READ;
+    GET "/api/v1/activity/{id}" READ;
+    GET "/api/v1/alerts" READ;
+    GET "/api/v1/evidence/{sha256}" READ;
 };
 
 /// What a request to a route of the router asks for; `None` when the table does not know it.
@@ -141,12 +250,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_changes_something_asks_for_an_administrator() {
+    fn whatever_changes_something_asks_for_more_than_to_read() {
         for route in ROUTES {
-            let own = matches!(route.path, "/sign-in" | "/sign-out" | "/api/v1/sessions");
+            // One's own: the session, the password, tokens that may no more than oneself.
+            let own = ["/sign-in", "/sign-out", "/api/v1/sessions"].contains(&route.path)
+                || route.path.ends_with("v1/password")
+                || route.path.ends_with("settings/password")
+                || route.path.contains("/tokens");
             if route.method != Method::GET && !own {
-                assert_eq!(route.need, ADMIN, "{} {}", route.method, route.path);
+                assert!(
+                    !matches!(route.need, OPEN | Need::LoopbackOrRead | READ),
+                    "{} {}",
+                    route.method,
+                    route.path
+                );
             }
+        }
+    }
+
+    #[test]
+    fn roles_are_no_ladder() {
+        let rights = |right| {
+            Role::ALL
+                .into_iter()
+                .filter(|role| role.may(right))
+                .map(Role::as_str)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rights(Right::Read).len(), Role::ALL.len());
+        assert_eq!(rights(Right::Respond), ["operator", "admin"]);
+        assert_eq!(rights(Right::Request), ["operator", "admin"]);
+        assert_eq!(rights(Right::Steward), ["operator", "admin"]);
+        assert_eq!(rights(Right::Approve), ["approver", "admin"]);
+        assert_eq!(rights(Right::Publish), ["publisher", "admin"]);
+        assert_eq!(rights(Right::Administer), ["admin"]);
+        assert!(Role::Operator.covers(Role::Viewer) && !Role::Operator.covers(Role::Approver));
+        assert!(Role::ALL.into_iter().all(|role| Role::Admin.covers(role)));
+        for role in Role::ALL {
+            assert_eq!(Role::parse(role.as_str()), Some(role));
         }
     }
 
@@ -162,6 +303,6 @@ mod tests {
             );
         }
         assert_eq!(need(&Method::PATCH, "/nodes"), None);
-        assert_eq!(need(&Method::HEAD, "/nodes"), Some(VIEWER));
+        assert_eq!(need(&Method::HEAD, "/nodes"), Some(READ));
     }
 }

@@ -1,13 +1,19 @@
 //! Browser sessions: a random id in a cookie that scripts and other sites do not get, its hash in the store.
 
+use std::net::IpAddr;
+
 use attestation::time::Timestamp;
 use http::{HeaderMap, HeaderValue, header};
 use sqlx::Row as _;
 
-use super::accounts::role;
-use super::{AccessError, By, Person, secret};
+use serde_json::{Value, json};
+
+use super::accounts::{Account, role};
+use super::refused::{Presented, Why};
+use super::{AccessError, By, Person, Reach, secret};
+use crate::activity::{self, Doing, Target};
 use crate::clock;
-use crate::store::Store;
+use crate::store::{Store, StoreError, Writing};
 
 /// A working day; then one signs in again.
 const LASTS_SECS: u64 = 12 * 3_600;
@@ -24,22 +30,35 @@ fn cookie_name(tls: bool) -> &'static str {
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn open(store: &Store, user: &str, tls: bool) -> Result<String, AccessError> {
+pub async fn open(
+    store: &Store,
+    account: Account,
+    from: Option<IpAddr>,
+    tls: bool,
+) -> Result<String, AccessError> {
     let id = secret::fresh()?;
-    let (hash, user, now) = (secret::hash(&id), user.to_owned(), clock::now());
+    let (hash, now) = (secret::hash(&id), clock::now());
     let expires = clock::after(now, LASTS_SECS);
+    let who = Person {
+        user: account.user,
+        role: account.role,
+        reach: account.groups,
+        by: By::Session(hash.clone()),
+        from,
+    };
     store
         .write(move |tx| {
             Box::pin(async move {
                 sqlx::query("DELETE FROM sessions WHERE expires <= ?").bind(now.as_micros()).execute(&mut tx.connection).await?;
                 sqlx::query("INSERT INTO sessions (id_hash, user, created, expires, last_seen) VALUES (?1, ?2, ?3, ?4, ?3)")
                     .bind(hash)
-                    .bind(user)
+                    .bind(&who.user)
                     .bind(now.as_micros())
                     .bind(expires.as_micros())
                     .execute(&mut tx.connection)
                     .await?;
-                Ok(())
+                let after = json!({"role": who.role, "groups": who.reach, "expires": expires});
+                note(tx, &who, "session.open", now, after).await
             })
         })
         .await?;
@@ -61,7 +80,7 @@ pub fn gone(tls: bool) -> String {
     )
 }
 
-/// Whose session the request's cookie names, while it is good and its account is.
+/// Whose session the request's cookie names, while it is good and its account is; else what is known of it.
 ///
 /// # Errors
 /// What the store refuses.
@@ -70,47 +89,86 @@ pub async fn person(
     headers: &HeaderMap,
     tls: bool,
     now: Timestamp,
-) -> Result<Option<Person>, AccessError> {
+) -> Result<Presented, AccessError> {
     let Some(id) = cookie(headers, cookie_name(tls)) else {
-        return Ok(None);
+        return Ok(Presented::Nothing);
     };
     let hash = secret::hash(id);
     let row = sqlx::query(
-        "SELECT s.id_hash, s.user, a.role FROM sessions s JOIN accounts a ON a.user = s.user \
-         WHERE s.id_hash = ? AND s.expires > ? AND a.disabled IS NULL",
+        "SELECT s.id_hash, s.user, s.expires, s.ended, a.role, a.reach, a.disabled FROM sessions s JOIN accounts a ON a.user = s.user \
+         WHERE s.id_hash = ?",
     )
     .bind(&hash)
-    .bind(now.as_micros())
     .fetch_optional(store.read_pool())
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    if !secret::fits(id, &row.try_get::<Vec<u8>, _>("id_hash")?) {
-        return Ok(None);
+    let Some(row) = row else {
+        return Ok(Presented::Nothing);
+    };
+    let at = |column: &str| row.try_get::<Option<i64>, _>(column);
+    // Past its time it is what every browser shows in the morning.
+    if !secret::fits(id, &row.try_get::<Vec<u8>, _>("id_hash")?)
+        || row.try_get::<i64, _>("expires")? <= now.as_micros()
+    {
+        return Ok(Presented::Nothing);
     }
-    Ok(Some(Person {
+    let person = Person {
         user: row.try_get("user")?,
         role: role(row.try_get("role")?)?,
+        reach: Reach::parse(row.try_get("reach")?)?,
         by: By::Session(hash),
-    }))
+        from: None,
+    };
+    if at("disabled")?.is_some() {
+        Ok(Presented::NoLonger(person, Why::Disabled))
+    } else if at("ended")?.is_some() {
+        Ok(Presented::NoLonger(person, Why::Ended))
+    } else {
+        Ok(Presented::Good(person))
+    }
 }
 
-/// Ends a session.
+/// Ends the session of a person who came with one.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn close(store: &Store, hash: Vec<u8>) -> Result<(), AccessError> {
+pub async fn close(store: &Store, who: &Person) -> Result<(), AccessError> {
+    let By::Session(hash) = who.by.clone() else {
+        return Ok(());
+    };
+    let who = who.clone();
     store
         .write(move |tx| {
             Box::pin(async move {
-                sqlx::query("DELETE FROM sessions WHERE id_hash = ?")
+                let now = clock::now();
+                sqlx::query("UPDATE sessions SET ended = ? WHERE id_hash = ?")
+                    .bind(now.as_micros())
                     .bind(hash)
                     .execute(&mut tx.connection)
                     .await?;
-                Ok(())
+                note(tx, &who, "session.close", now, Value::Null).await
             })
         })
         .await?;
     Ok(())
+}
+
+async fn note(
+    tx: &mut Writing,
+    who: &Person,
+    action: &'static str,
+    at: Timestamp,
+    after: Value,
+) -> Result<(), StoreError> {
+    let doing = Doing {
+        who,
+        at,
+        action,
+        target: Target::new("account", &who.user, &who.user),
+        before: Value::Null,
+        after,
+        reason: None,
+    };
+    activity::record(tx, &doing).await
 }
 
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -1,12 +1,13 @@
 //! Login sessions on nodes.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::nodes::unknown;
 use super::reads::{self, TouchedView};
 use super::{Answer, Asked, ListQuery, Listed, Named, asked};
+use crate::access::Person;
 use crate::door::people::People;
 use crate::logins::{self, CommandView, Filter, LoginView};
 use crate::problem::ProblemResponse;
@@ -26,6 +27,7 @@ pub(super) struct Query {
 /// `GET /api/v1/sessions`.
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<Query>,
 ) -> Answer<Json<Listed<LoginView>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
@@ -33,13 +35,14 @@ pub(super) async fn list(
         node: query.node.as_deref(),
         before: query.cursor.as_deref(),
     };
-    let items = logins::list(&people.app, filter, limit + 1).await?;
+    let items = logins::list(&people.app, &person.reach, filter, limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
 /// `GET /api/v1/nodes/{id}/sessions`.
 pub(super) async fn of_node(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Named(id): Named<String>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Json<Listed<LoginView>>> {
@@ -49,7 +52,7 @@ pub(super) async fn of_node(
         node: Some(&id),
         before: query.cursor.as_deref(),
     };
-    let items = logins::list(&people.app, filter, limit + 1).await?;
+    let items = logins::list(&people.app, &person.reach, filter, limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 

@@ -1,8 +1,11 @@
 //! The JSON API under `/api/v1`. Lists take `limit` and `cursor` and answer `{items, next}`; errors are `application/problem+json`.
 
+pub(crate) mod accounts;
+pub(crate) mod activity;
 mod asked;
 pub(crate) mod assignments;
 mod events;
+mod evidence;
 pub(crate) mod images;
 mod logins;
 mod nodes;
@@ -10,13 +13,12 @@ mod pins;
 pub mod reads;
 mod sign_in;
 mod summary;
-mod tokens;
+pub(crate) mod tokens;
 mod violations;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::routing::{delete, get, post, put};
-use http::StatusCode;
+use axum::routing::{delete, get, patch, post, put};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,6 +56,25 @@ pub(crate) async fn body<T: DeserializeOwned + Send + 'static>(request: Request)
     Ok(crate::door::read_json::<T>(request).await?.0)
 }
 
+/// The same where no body at all is one with nothing in it.
+pub(crate) async fn optional_body<T: DeserializeOwned + Default + Send + 'static>(
+    request: Request,
+) -> Answer<T> {
+    let empty = request
+        .headers()
+        .get(http::header::CONTENT_LENGTH)
+        .is_some_and(|length| length.as_bytes() == b"0")
+        || (!request.headers().contains_key(http::header::CONTENT_LENGTH)
+            && !request
+                .headers()
+                .contains_key(http::header::TRANSFER_ENCODING)
+            && !request.headers().contains_key(http::header::CONTENT_TYPE));
+    if empty {
+        return Ok(T::default());
+    }
+    body(request).await
+}
+
 /// The routes of the API. Who may use which stands in [`crate::access::roles::ROUTES`].
 pub fn routes() -> Router<People> {
     Router::new()
@@ -68,6 +89,11 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/nodes/{id}", get(nodes::get))
         .route("/api/v1/nodes/{id}/differences", get(nodes::differences))
         .route("/api/v1/nodes/{id}/approve", post(nodes::approve))
+        .route("/api/v1/nodes/{id}/suspend", post(nodes::suspend))
+        .route("/api/v1/nodes/{id}/resume", post(nodes::resume))
+        .route("/api/v1/nodes/{id}/ban", post(nodes::ban))
+        .route("/api/v1/nodes/{id}/decommission", post(nodes::decommission))
+        .route("/api/v1/nodes/{id}/rename", post(nodes::rename))
         .route("/api/v1/nodes/{id}/group", post(nodes::group))
         .route("/api/v1/nodes/{id}/rescan", post(nodes::rescan))
         .route("/api/v1/nodes/{id}/sessions", get(logins::of_node))
@@ -91,8 +117,16 @@ pub fn routes() -> Router<People> {
         )
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/api/v1/password", post(accounts::own_password))
+        .route("/api/v1/accounts", get(accounts::list).post(accounts::add))
+        .route("/api/v1/accounts/{user}", patch(accounts::change))
+        .route("/api/v1/accounts/{user}/password", post(accounts::password))
+        .route("/api/v1/accounts/{user}/disable", post(accounts::disable))
+        .route("/api/v1/accounts/{user}/enable", post(accounts::enable))
+        .route("/api/v1/activity", get(activity::list))
+        .route("/api/v1/activity/{id}", get(activity::get))
         .route("/api/v1/alerts", get(alerts))
-        .route("/api/v1/evidence/{sha256}", get(evidence))
+        .route("/api/v1/evidence/{sha256}", get(evidence::get))
 }
 
 /// `GET /api/v1/alerts`: deliveries, newest first.
@@ -105,26 +139,6 @@ async fn alerts(
         crate::alerts::deliveries(&people.app.store, None, query.cursor.as_deref(), limit + 1)
             .await?;
     Ok(axum::Json(Listed::of(items, limit, |item| item.id.clone())))
-}
-
-/// `GET /api/v1/evidence/{sha256}`: the signed envelope whose payload has this digest, as it was received.
-async fn evidence(
-    State(people): State<People>,
-    Named(sha256): Named<attestation::digest::Digest>,
-) -> Answer<axum::response::Response> {
-    use axum::response::IntoResponse as _;
-    let bytes: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM evidence WHERE sha256 = ?")
-        .bind(sha256.as_bytes().as_slice())
-        .fetch_optional(people.app.store.read_pool())
-        .await?;
-    let bytes =
-        bytes.ok_or_else(|| ProblemResponse::not_found("no evidence with this digest is kept"))?;
-    let name = format!("attachment; filename=\"{sha256}.dsse.json\"");
-    let headers = [
-        (http::header::CONTENT_TYPE, "application/json".to_owned()),
-        (http::header::CONTENT_DISPOSITION, name),
-    ];
-    Ok((StatusCode::OK, headers, bytes).into_response())
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::reads::{self, NodeView};
-use super::{Answer, Asked, ListQuery, Listed, Named, body};
+use super::{Answer, Asked, ListQuery, Listed, Named, body, optional_body};
 use crate::access::Person;
 use crate::door::people::People;
+use crate::fleet::Decision;
 use crate::problem::ProblemResponse;
 use crate::snapshots;
 use crate::{fleet, ingest};
@@ -20,10 +21,12 @@ pub(super) fn unknown() -> ProblemResponse {
 /// `GET /api/v1/nodes`.
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Json<Listed<NodeView>>> {
     let limit = query.limit()?;
-    let nodes = reads::nodes_after(&people.app, query.cursor.as_deref(), limit + 1).await?;
+    let cursor = query.cursor.as_deref();
+    let nodes = reads::nodes_after(&people.app, &person.reach, cursor, limit + 1).await?;
     let listed = Listed::of(nodes, limit, |node| node.row.id.clone());
     Ok(Json(Listed {
         items: listed.items.iter().map(reads::NodeFacts::view).collect(),
@@ -71,13 +74,89 @@ pub(super) async fn differences(
     Ok(Json(Listed { items, next }))
 }
 
+/// What is said of a decision.
+#[derive(Default, Deserialize)]
+struct Said {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn decide(
+    people: People,
+    person: Person,
+    id: String,
+    request: Request,
+    decision: Decision,
+) -> Answer<Json<NodeView>> {
+    let Said { reason } = optional_body(request).await?;
+    fleet::decide(&people.app, &person, &id, decision, &reason).await?;
+    get(State(people), Named(id)).await
+}
+
 /// `POST /api/v1/nodes/{id}/approve`.
 pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
+    request: Request,
 ) -> Answer<Json<NodeView>> {
-    fleet::approve(&people.app, &id, &person.user).await?;
+    decide(people, person, id, request, Decision::Approve).await
+}
+
+/// `POST /api/v1/nodes/{id}/suspend`.
+pub(super) async fn suspend(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
+    decide(people, person, id, request, Decision::Suspend).await
+}
+
+/// `POST /api/v1/nodes/{id}/resume`.
+pub(super) async fn resume(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
+    decide(people, person, id, request, Decision::Resume).await
+}
+
+/// `POST /api/v1/nodes/{id}/ban`.
+pub(super) async fn ban(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
+    decide(people, person, id, request, Decision::Ban).await
+}
+
+/// `POST /api/v1/nodes/{id}/decommission`: what a provisioner calls when it takes a server away.
+pub(super) async fn decommission(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
+    decide(people, person, id, request, Decision::Decommission).await
+}
+
+#[derive(Deserialize)]
+struct Rename {
+    name: String,
+}
+
+/// `POST /api/v1/nodes/{id}/rename`.
+pub(super) async fn rename(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<NodeView>> {
+    let Rename { name } = body(request).await?;
+    fleet::rename(&people.app, &person, &id, &name).await?;
     get(State(people), Named(id)).await
 }
 
@@ -94,7 +173,7 @@ pub(super) async fn group(
     request: Request,
 ) -> Answer<Json<NodeView>> {
     let Move { group } = body(request).await?;
-    fleet::move_to_group(&people.app, &id, &group, &person.user).await?;
+    fleet::move_to_group(&people.app, &person, &id, &group).await?;
     get(State(people), Named(id)).await
 }
 
@@ -104,6 +183,6 @@ pub(super) async fn rescan(
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
 ) -> Answer<(StatusCode, Json<fleet::Waiting>)> {
-    let waiting = fleet::rescan(&people.app, &id, &person.user).await?;
+    let waiting = fleet::rescan(&people.app, &person, &id).await?;
     Ok((StatusCode::ACCEPTED, Json(waiting)))
 }

@@ -54,6 +54,6 @@ pub(super) async fn review(
     request: Request,
 ) -> Answer<Json<Reviewed>> {
     let Review { paths, pins } = body(request).await?;
-    let reviewed = pins::mark_reviewed(&people.app, &id, paths, pins, &person.user).await?;
+    let reviewed = pins::mark_reviewed(&people.app, &id, paths, pins, &person).await?;
     Ok(Json(reviewed))
 }

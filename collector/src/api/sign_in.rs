@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Answer, body};
-use crate::access::{By, Person, Role, accounts, sessions, tokens};
+use crate::access::accounts::{self, Account};
+use crate::access::refused::{Refused, Why};
+use crate::access::tokens::{self, NewToken};
+use crate::access::{AccessError, By, Person, Reach, Role, sessions};
 use crate::clock;
 use crate::door::Peer;
 use crate::door::people::People;
@@ -30,26 +33,40 @@ pub(super) struct Session {
     expires: Option<attestation::time::Timestamp>,
     user: String,
     role: Role,
+    groups: Reach,
 }
 
 /// Checks a name and a password, within the limits on trying. Used by the page as well.
 pub(crate) async fn check(
     people: &People,
-    peer: Option<&Peer>,
+    from: Option<IpAddr>,
     user: &str,
     password: Zeroizing<String>,
-) -> Answer<Role> {
-    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-    people.attempts.count(address, user).map_err(|seconds| {
-        ProblemResponse::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "attempts",
-            format!("too many attempts to sign in; try again in {seconds} s"),
-        )
-        .with_retry_after(seconds)
-    })?;
-    let role = accounts::check(&people.app.store, &people.passwords, user, password).await?;
-    role.ok_or_else(|| {
+    route: &str,
+) -> Answer<Account> {
+    let app = &people.app;
+    let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let refuse = async |why| {
+        let mut refused = Refused::new(None, from, why, route);
+        // Only the name of an account: people type passwords where the name belongs.
+        if let Some(account) = accounts::named(&app.store, user).await? {
+            refused.user = account.user;
+        }
+        app.refused.note(&app.store, refused).await;
+        Ok::<_, AccessError>(())
+    };
+    if let Err(seconds) = people.attempts.count(address, user) {
+        refuse(Why::Attempts).await?;
+        let detail = format!("too many attempts to sign in; try again in {seconds} s");
+        let problem = ProblemResponse::new(StatusCode::TOO_MANY_REQUESTS, "attempts", detail);
+        return Err(problem.with_retry_after(seconds));
+    }
+    let account = accounts::check(&app.store, &people.passwords, user, password).await?;
+    match &account {
+        Some(_) => people.attempts.remember(address, user),
+        None => refuse(Why::Credentials).await?,
+    }
+    account.ok_or_else(|| {
         ProblemResponse::new(
             StatusCode::UNAUTHORIZED,
             "credentials",
@@ -65,17 +82,33 @@ pub(super) async fn create(
     request: Request,
 ) -> Answer<(StatusCode, Json<Session>)> {
     let Credentials { user, password } = body(request).await?;
-    let role = check(&people, peer.as_deref(), &user, Zeroizing::new(password)).await?;
-    let expires = clock::after(clock::now(), TOKEN_SECS);
-    let issued = tokens::issue(&people.app.store, &user, role, "login", Some(expires)).await?;
-    let token = issued.written.to_string();
+    let from = peer.map(|peer| peer.address.ip().to_canonical());
+    let password = Zeroizing::new(password);
+    let account = check(&people, from, &user, password, "/api/v1/sessions").await?;
+    let who = Person {
+        user: account.user.clone(),
+        role: account.role,
+        reach: account.groups.clone(),
+        by: By::Nobody,
+        from,
+    };
+    let new = NewToken {
+        user: account.user,
+        role: account.role,
+        reach: account.groups,
+        label: "login".to_owned(),
+        expires: Some(clock::after(clock::now(), TOKEN_SECS)),
+        login: true,
+    };
+    let issued = tokens::issue(&people.app.store, &who, new).await?;
     Ok((
         StatusCode::CREATED,
         Json(Session {
-            token,
+            token: issued.written.to_string(),
             expires: issued.expires,
-            user,
-            role,
+            user: who.user,
+            role: who.role,
+            groups: who.reach,
         }),
     ))
 }
@@ -85,11 +118,9 @@ pub(super) async fn end(
     State(people): State<People>,
     Extension(person): Extension<Person>,
 ) -> Answer<StatusCode> {
-    match person.by {
-        By::Token(id) => {
-            tokens::revoke(&people.app.store, &id).await?;
-        }
-        By::Session(hash) => sessions::close(&people.app.store, hash).await?,
+    match &person.by {
+        By::Token(id) => tokens::revoke(&people.app.store, &person, id).await?,
+        _ => sessions::close(&people.app.store, &person).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -101,5 +132,7 @@ pub(super) async fn whoami(Extension(person): Extension<Person>) -> Json<serde_j
     } else {
         "session"
     };
-    Json(serde_json::json!({ "user": person.user, "role": person.role, "by": by }))
+    Json(
+        serde_json::json!({ "user": person.user, "role": person.role, "groups": person.reach, "by": by }),
+    )
 }

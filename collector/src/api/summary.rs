@@ -1,12 +1,18 @@
 //! `GET /api/v1/summary`: the fleet in numbers.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 
 use super::{Answer, reads};
+use crate::access::Person;
 use crate::door::people::People;
 
-pub(super) async fn get(State(people): State<People>) -> Answer<Json<reads::Summary>> {
-    let nodes = reads::all_nodes(&people.app).await?;
-    Ok(Json(reads::summary(&people.app, &nodes).await?))
+pub(super) async fn get(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+) -> Answer<Json<reads::Summary>> {
+    let nodes = reads::all_nodes(&people.app, &person.reach).await?;
+    Ok(Json(
+        reads::summary(&people.app, &person.reach, &nodes).await?,
+    ))
 }

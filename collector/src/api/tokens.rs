@@ -1,4 +1,5 @@
-//! Join tokens and API tokens.
+//! Join tokens and API tokens. Everybody makes API tokens of their own, which may no more than they do; join tokens are for who keeps
+//! the list of nodes.
 
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
@@ -6,16 +7,14 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Answer, Asked, ListQuery, Listed, Named, body};
-use crate::access::{Person, Role, tokens};
+use crate::access::tokens::{self, LIFE_SECS, LONGEST_SECS, NewToken};
+use crate::access::{AccessError, Person, Reach, Right, Role, lacks};
 use crate::clock;
 use crate::door::people::People;
 use crate::fleet;
-use crate::problem::ProblemResponse;
 
 /// A join token without a life of its own is good for a day.
-const JOIN_SECS: u64 = 86_400;
-/// A year: whoever needs longer makes another.
-const LONGEST_SECS: u64 = 366 * 86_400;
+pub(crate) const JOIN_SECS: u64 = 86_400;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +27,8 @@ enum Kind {
 struct Wanted {
     kind: Kind,
     group: Option<String>,
+    #[serde(default)]
+    groups: Vec<String>,
     uses: Option<u32>,
     ttl_secs: Option<u64>,
     role: Option<Role>,
@@ -41,58 +42,86 @@ pub(super) async fn create(
     request: Request,
 ) -> Answer<(StatusCode, Json<serde_json::Value>)> {
     let wanted: Wanted = body(request).await?;
-    if wanted
-        .ttl_secs
-        .is_some_and(|seconds| seconds == 0 || seconds > LONGEST_SECS)
-    {
-        return Err(ProblemResponse::malformed(
-            "`ttl_secs` is 1 second to 366 days",
-        ));
-    }
     let made = match wanted.kind {
         Kind::Join => {
             let uses = wanted.uses.unwrap_or(1);
             let group = wanted.group.as_deref().unwrap_or("default");
             let ttl = wanted.ttl_secs.unwrap_or(JOIN_SECS);
-            let made =
-                fleet::create_join_token(&people.app, group, uses, ttl, &person.user).await?;
+            let made = join(&people, &person, group, uses, ttl).await?;
             serde_json::json!({ "kind": "join", "token": made.token.to_string(), "id": made.id, "expires": made.expires, "group": group, "uses": uses })
         }
         Kind::Api => {
+            let named = wanted.groups.into_iter().chain(wanted.group);
             let role = wanted.role.unwrap_or(Role::Viewer);
-            let expires = wanted
-                .ttl_secs
-                .map(|seconds| clock::after(clock::now(), seconds));
             let label = wanted.label.unwrap_or_default();
-            if label.len() > 200 {
-                return Err(ProblemResponse::malformed("`label` has at most 200 bytes"));
-            }
-            let issued =
-                tokens::issue(&people.app.store, &person.user, role, &label, expires).await?;
+            let issued = api(&people, &person, role, named, label, wanted.ttl_secs).await?;
             serde_json::json!({ "kind": "api", "token": issued.written.as_str(), "id": issued.id, "expires": issued.expires, "role": role })
         }
     };
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// `GET /api/v1/tokens`.
+/// A join token, where the person keeps the list of nodes.
+pub(crate) async fn join(
+    people: &People,
+    person: &Person,
+    group: &str,
+    uses: u32,
+    ttl_secs: u64,
+) -> Answer<fleet::CreatedToken> {
+    if !person.may(Right::Steward) {
+        return Err(lacks(person.role.as_str(), Right::Steward));
+    }
+    fleet::create_join_token(&people.app, group, uses, ttl_secs, person).await
+}
+
+/// An API token of the person's own. Without groups it reaches as far as they do.
+pub(crate) async fn api(
+    people: &People,
+    person: &Person,
+    role: Role,
+    groups: impl IntoIterator<Item = String>,
+    label: String,
+    ttl_secs: Option<u64>,
+) -> Answer<tokens::Issued> {
+    let seconds = ttl_secs.unwrap_or(LIFE_SECS);
+    if seconds == 0 || seconds > LONGEST_SECS {
+        return Err(AccessError::Token.into());
+    }
+    let named = Reach::of(groups);
+    let new = NewToken {
+        user: person.user.clone(),
+        role,
+        reach: if named.is_all() {
+            person.reach.clone()
+        } else {
+            named
+        },
+        label,
+        expires: Some(clock::after(clock::now(), seconds)),
+        login: false,
+    };
+    Ok(tokens::issue(&people.app.store, person, new).await?)
+}
+
+/// `GET /api/v1/tokens`: one's own, join tokens of groups within reach for who makes them, all for who administers all.
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Json<Listed<tokens::TokenView>>> {
     let limit = query.limit()?;
-    let items = tokens::list(&people.app.store, query.cursor.as_deref(), limit + 1).await?;
+    let cursor = query.cursor.as_deref();
+    let items = tokens::list(&people.app.store, &person, cursor, limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
 /// `DELETE /api/v1/tokens/{id}`.
 pub(super) async fn revoke(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Named(id): Named<String>,
 ) -> Answer<StatusCode> {
-    if tokens::revoke(&people.app.store, &id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(ProblemResponse::not_found("there is no token with this id"))
-    }
+    tokens::revoke(&people.app.store, &person, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -37,6 +37,7 @@ pub(super) struct Query {
 /// `GET /api/v1/violations`.
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<Query>,
 ) -> Answer<Json<Listed<ViolationView>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
@@ -53,7 +54,7 @@ pub(super) async fn list(
         text: query.path.as_deref(),
         before: query.cursor.as_deref(),
     };
-    let items = reads::violations(&people.app, &filter, limit + 1).await?;
+    let items = reads::violations(&people.app, &person.reach, &filter, limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
@@ -79,11 +80,13 @@ pub(super) struct TouchedQuery {
 /// `GET /api/v1/touched`.
 pub(super) async fn touched(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<TouchedQuery>,
 ) -> Answer<Json<Listed<TouchedView>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
     let items = reads::touched(
         &people.app,
+        &person.reach,
         query.node.as_deref(),
         query.cursor.as_deref(),
         limit + 1,

@@ -120,10 +120,12 @@ async fn enrol(
     State(state): State<AppState>,
     request: Request<Body>,
 ) -> Result<Response, ProblemResponse> {
+    let peer = request.extensions().get::<Peer>();
+    let from = peer.map(|peer| peer.address.ip().to_canonical());
     let (request, _) = read_json_within::<EnrolmentRequest>(request, BODY, BODY)
         .await
         .map_err(|error| refuse(&state, error.into()))?;
-    match enrolment::enrol(&state, request)
+    match enrolment::enrol(&state, request, from)
         .await
         .map_err(|problem| refuse(&state, problem))?
     {

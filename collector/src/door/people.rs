@@ -69,7 +69,7 @@ pub fn router(app: AppState, closing: watch::Receiver<bool>) -> Router {
         listeners: Arc::new(Semaphore::new(LISTENERS)),
         app,
     };
-    let store = people.app.store.clone();
+    let app = people.app.clone();
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -77,7 +77,7 @@ pub fn router(app: AppState, closing: watch::Receiver<bool>) -> Router {
         .merge(api::routes())
         .merge(web::routes())
         .fallback(nothing)
-        .layer(from_fn_with_state(store, gate))
+        .layer(from_fn_with_state(app, gate))
         .layer(from_fn(around))
         .layer(CompressionLayer::new().gzip(true))
         .with_state(people)

@@ -1,26 +1,53 @@
 //! Who is let in: by the writer, in one transaction, so that a token is never used once too often.
 
+use std::net::IpAddr;
+
 use attestation::time::Timestamp;
 use attestation::wire::TokenPair;
 use http::StatusCode;
+use serde_json::{Value, json};
 use sqlx::Row;
 use subtle::ConstantTimeEq;
 
 use super::certificate::{keep_certificate, pem};
 use super::{Applicant, DEFAULT_GROUP, WAITING};
+use crate::access::{By, Person};
+use crate::activity::{self, Doing, Target};
 use crate::authority::Issued;
 use crate::events::{Event, NodeEvent};
-use crate::fleet::{self, Status, hash_secret};
+use crate::fleet::{self, Retiring, Status, hash_secret};
 use crate::log::{self, Leaf};
 use crate::problem::ProblemResponse;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 
 /// What deciding needs of the time.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Desk {
     pub(super) now: Timestamp,
     pub(super) started: Timestamp,
     pub(super) interval: u64,
+    /// Where the request comes from.
+    pub(super) from: Option<IpAddr>,
+    /// For those that give way.
+    pub(super) retiring: Retiring,
+}
+
+/// A join token that is good, and one of its uses.
+struct Spent {
+    id: String,
+    group: String,
+    /// Who made it: the machine joins on their behalf.
+    maker: String,
+}
+
+impl Spent {
+    fn who(&self, desk: &Desk) -> Person {
+        Person {
+            by: By::JoinToken(self.id.clone()),
+            from: desk.from,
+            ..Person::local(self.maker.clone())
+        }
+    }
 }
 
 pub(super) enum Decided {
@@ -39,26 +66,26 @@ pub(super) async fn decide(
     issued: Issued,
 ) -> Result<Decision, StoreError> {
     if let Some(node) = tx.node(applicant.id.as_str()).await? {
-        return known(tx, desk, node, token, issued).await;
+        return known(tx, &desk, &applicant, node, token, issued).await;
     }
     let said = &applicant.statement.predicate;
     let admitted = match token {
         None => None,
         Some(token) => match spend(tx, &token, desk.now).await? {
             None => return Ok(Err(no_token())),
-            Some(group) => Some((token.id, group)),
+            Some(spent) => Some(spent),
         },
     };
-    let replaced = match free_name(tx, desk, &said.name, said.replaces.as_deref()).await? {
+    let replaced = match free_name(tx, &desk, &said.name, said.replaces.as_deref()).await? {
         Ok(replaced) => replaced,
         Err(problem) => {
-            give_back(tx, admitted.as_ref().map(|(id, _)| id.as_str())).await?;
+            give_back(tx, admitted.as_ref().map(|spent| spent.id.as_str())).await?;
             return Ok(Err(problem));
         }
     };
     let group = admitted
         .as_ref()
-        .map_or(DEFAULT_GROUP, |(_, group)| group)
+        .map_or(DEFAULT_GROUP, |spent| &spent.group)
         .to_owned();
     let state = if admitted.is_some() {
         NodeState::Active
@@ -88,13 +115,15 @@ pub(super) async fn decide(
     );
     node.machine.clone_from(&said.machine);
     node.replaces.clone_from(&said.replaces);
-    node.token_id = admitted.map(|(id, _)| id);
-    if state == NodeState::Active {
+    if let Some(spent) = &admitted {
+        node.token_id = Some(spent.id.clone());
         node.approved = Some(desk.now);
-        node.approved_by = node.token_id.as_ref().map(|id| format!("token {id}"));
-        retire(tx, &replaced).await?;
+        node.approved_by = Some(format!("token {}", spent.id));
     }
     enter(tx, &node, &applicant, desk.now).await?;
+    if let Some(spent) = &admitted {
+        admit(tx, &desk, spent, &node, replaced).await?;
+    }
     if state == NodeState::Pending {
         return Ok(Ok(Decided::Waits));
     }
@@ -105,7 +134,8 @@ pub(super) async fn decide(
 /// The same key again: the same answer; a token is not counted twice.
 async fn known(
     tx: &mut Writing,
-    desk: Desk,
+    desk: &Desk,
+    applicant: &Applicant,
     mut node: NodeRow,
     token: Option<TokenPair>,
     issued: Issued,
@@ -122,24 +152,33 @@ async fn known(
             let Some(token) = token else {
                 return Ok(Ok(Decided::Waits));
             };
-            let Some(group) = spend(tx, &token, desk.now).await? else {
+            let Some(spent) = spend(tx, &token, desk.now).await? else {
                 return Ok(Err(no_token()));
             };
+            let replaces = applicant.statement.predicate.replaces.as_deref();
+            let replaced = match free_name(tx, desk, &node.name, replaces).await? {
+                Ok(replaced) => replaced,
+                Err(problem) => {
+                    give_back(tx, Some(&spent.id)).await?;
+                    return Ok(Err(problem));
+                }
+            };
             node.state = NodeState::Active;
-            node.group = group;
+            node.group.clone_from(&spent.group);
             node.approved = Some(desk.now);
-            node.approved_by = Some(format!("token {}", token.id));
-            node.token_id = Some(token.id);
+            node.approved_by = Some(format!("token {}", spent.id));
+            node.token_id = Some(spent.id.clone());
             tx.event(Event::Node(NodeEvent {
                 id: node.id.clone(),
             }));
             tx.put_node(node.clone()).await?;
+            admit(tx, desk, &spent, &node, replaced).await?;
         }
         NodeState::Retired if node.stopped.is_none() => {
             return Ok(Err(ProblemResponse::new(
                 StatusCode::FORBIDDEN,
                 "replaced",
-                "this node was replaced; make a new key",
+                "this node is retired; make a new key",
             )));
         }
         NodeState::Active | NodeState::Suspended | NodeState::Retired => {}
@@ -167,13 +206,13 @@ fn no_token() -> ProblemResponse {
     )
 }
 
-/// Takes one use of a token; its group, if it is good.
+/// Takes one use of a token, if it is good.
 async fn spend(
     tx: &mut Writing,
     token: &TokenPair,
     now: Timestamp,
-) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("SELECT secret_hash, grp FROM join_tokens WHERE id = ? AND revoked IS NULL AND uses_left > 0 AND expires > ?")
+) -> Result<Option<Spent>, StoreError> {
+    let row = sqlx::query("SELECT secret_hash, grp, created_by FROM join_tokens WHERE id = ? AND revoked IS NULL AND uses_left > 0 AND expires > ?")
         .bind(&token.id)
         .bind(now.as_micros())
         .fetch_optional(&mut tx.connection)
@@ -191,7 +230,11 @@ async fn spend(
         .bind(&token.id)
         .execute(&mut tx.connection)
         .await?;
-    Ok(Some(row.try_get("grp")?))
+    Ok(Some(Spent {
+        id: token.id.clone(),
+        group: row.try_get("grp")?,
+        maker: row.try_get("created_by")?,
+    }))
 }
 
 async fn give_back(tx: &mut Writing, token: Option<&str>) -> Result<(), StoreError> {
@@ -207,16 +250,11 @@ async fn give_back(tx: &mut Writing, token: Option<&str>) -> Result<(), StoreErr
 /// Whether a name may be taken, and which nodes then give way: those that are lost, stopped, or named in `replaces`.
 async fn free_name(
     tx: &mut Writing,
-    desk: Desk,
+    desk: &Desk,
     name: &str,
     replaces: Option<&str>,
 ) -> Result<Result<Vec<NodeRow>, ProblemResponse>, StoreError> {
-    let holders: Vec<NodeRow> = sqlx::query_as(
-        "SELECT * FROM nodes WHERE name = ? AND state IN ('active', 'suspended', 'banned')",
-    )
-    .bind(name)
-    .fetch_all(&mut tx.connection)
-    .await?;
+    let holders = fleet::holders(tx, name).await?;
     for holder in &holders {
         let gone = matches!(
             fleet::status(holder, desk.now, desk.started, desk.interval),
@@ -238,18 +276,30 @@ async fn free_name(
     Ok(Ok(holders))
 }
 
-/// A server rebuilt under the same name retires the node before it.
-async fn retire(tx: &mut Writing, replaced: &[NodeRow]) -> Result<(), StoreError> {
-    for node in replaced {
-        let mut node = node.clone();
-        node.state = NodeState::Retired;
-        node.stopped = None;
-        tx.event(Event::Node(NodeEvent {
-            id: node.id.clone(),
-        }));
-        tx.put_node(node).await?;
+/// Writes down who came in, and on whose behalf. A server rebuilt under the same name retires the node before it.
+async fn admit(
+    tx: &mut Writing,
+    desk: &Desk,
+    spent: &Spent,
+    node: &NodeRow,
+    replaced: Vec<NodeRow>,
+) -> Result<(), StoreError> {
+    let who = spent.who(desk);
+    for before in replaced {
+        desk.retiring
+            .replace(tx, &who, before, &node.id, desk.now)
+            .await?;
     }
-    Ok(())
+    let doing = Doing {
+        who: &who,
+        at: desk.now,
+        action: "node.join",
+        target: Target::node(node),
+        before: Value::Null,
+        after: json!({"group": node.group, "state": node.state.as_str()}),
+        reason: None,
+    };
+    activity::record(tx, &doing).await
 }
 
 async fn enter(
@@ -260,7 +310,7 @@ async fn enter(
 ) -> Result<(), StoreError> {
     tx.put_node(node.clone()).await?;
     log::keep(tx, "enrolment", &applicant.digest, &applicant.envelope, now).await?;
-    let more = serde_json::json!({"name": node.name, "group": node.group, "state": node.state.as_str(), "by": node.approved_by});
+    let more = json!({"name": node.name, "group": node.group, "state": node.state.as_str(), "by": node.approved_by});
     log::append(
         tx,
         &Leaf {

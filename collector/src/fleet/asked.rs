@@ -8,9 +8,10 @@ use attestation::time::Timestamp;
 use attestation::wire::{Request, RequestKind};
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
 
-use crate::activity::{self, Action};
+use crate::access::Person;
+use crate::activity::{self, Doing, Target};
 use crate::clock;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
@@ -61,14 +62,15 @@ pub struct Waiting {
 }
 
 /// Asks a node to look at everything again. A second wish while the first one waits is the same one.
-pub async fn rescan(state: &AppState, id: &str, by: &str) -> Result<Waiting, ProblemResponse> {
-    let (node_id, user, at) = (id.to_owned(), by.to_owned(), clock::now());
+pub async fn rescan(state: &AppState, who: &Person, id: &str) -> Result<Waiting, ProblemResponse> {
+    let (node_id, by, at) = (id.to_owned(), who.clone(), clock::now());
     let asked = state
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let Some(node) = tx.node(&node_id).await? else {
-                    return Ok(Err(ProblemResponse::not_found("no node has that id")));
+                let node = match by.reach.within(tx.node(&node_id).await?) {
+                    Ok(node) => node,
+                    Err(refused) => return Ok(Err(refused)),
                 };
                 if !matches!(node.state, NodeState::Active | NodeState::Suspended) {
                     let detail = format!(
@@ -85,18 +87,19 @@ pub async fn rescan(state: &AppState, id: &str, by: &str) -> Result<Waiting, Pro
                     .bind(uuid::Uuid::now_v7().to_string())
                     .bind(&node_id)
                     .bind(at.as_micros())
-                    .bind(&user)
+                    .bind(&by.user)
                     .execute(&mut tx.connection)
                     .await?;
-                let done = Action {
+                let doing = Doing {
+                    who: &by,
                     at,
-                    by: &user,
                     action: "node.rescan",
-                    target: &node_id,
-                    node: Some(&node_id),
-                    detail: json!({"name": node.name}),
+                    target: Target::node(&node),
+                    before: Value::Null,
+                    after: Value::Null,
+                    reason: None,
                 };
-                activity::note(tx, &done).await?;
+                activity::record(tx, &doing).await?;
                 Ok(Ok(()))
             })
         })
@@ -107,7 +110,7 @@ pub async fn rescan(state: &AppState, id: &str, by: &str) -> Result<Waiting, Pro
         node: id.to_owned(),
         kind: "rescan",
         at,
-        by: by.to_owned(),
+        by: who.user.clone(),
     })
 }
 

@@ -8,8 +8,10 @@ mod status;
 mod tokens;
 
 pub use self::asked::{Asked, Waiting, due, rescan};
-pub use self::changes::{approve, move_to_group, rename, set_state};
+pub(crate) use self::changes::holders;
+pub use self::changes::{Decision, decide, decided, move_to_group, rename};
 pub use self::names::{NoName, checked};
-pub use self::retire::retire_gone;
+pub(crate) use self::retire::Retiring;
+pub use self::retire::{is_gone, retire_gone};
 pub use self::status::{Status, status};
 pub use self::tokens::{CreatedToken, create_join_token, hash_secret};

@@ -5,8 +5,12 @@ use attestation::join_token::JoinToken;
 use attestation::time::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Value, json};
 
+use crate::access::Person;
+use crate::activity::{self, Doing, Target};
 use crate::clock;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
@@ -32,7 +36,7 @@ pub async fn create_join_token(
     group: &str,
     uses: u32,
     ttl_secs: u64,
-    by: &str,
+    who: &Person,
 ) -> Result<CreatedToken, ProblemResponse> {
     if uses == 0 || uses > MOST_USES || ttl_secs == 0 || ttl_secs > LONGEST {
         return Err(ProblemResponse::malformed(format!(
@@ -40,6 +44,13 @@ pub async fn create_join_token(
         )));
     }
     super::names::checked(group).map_err(|error| ProblemResponse::malformed(error.to_string()))?;
+    if !who.reaches(group) {
+        return Err(ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "beyond",
+            format!("the group {group:?} is beyond your reach"),
+        ));
+    }
     let mut bytes = [0_u8; 32];
     SystemRandom::new()
         .fill(&mut bytes)
@@ -56,10 +67,10 @@ pub async fn create_join_token(
         id: id.clone(),
         secret: secret.clone(),
     };
-    let (row_id, group, by, hash) = (
+    let (row_id, group, who, hash) = (
         id.clone(),
         group.to_owned(),
-        by.to_owned(),
+        who.clone(),
         hash_secret(&secret),
     );
     state
@@ -69,16 +80,25 @@ pub async fn create_join_token(
                 sqlx::query(
                     "INSERT INTO join_tokens (id, secret_hash, grp, uses_left, expires, created, created_by) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 )
-                .bind(row_id)
+                .bind(&row_id)
                 .bind(hash.as_bytes().as_slice())
-                .bind(group)
+                .bind(&group)
                 .bind(i64::from(uses))
                 .bind(expires.as_micros())
                 .bind(now.as_micros())
-                .bind(by)
+                .bind(&who.user)
                 .execute(&mut tx.connection)
                 .await?;
-                Ok(())
+                let doing = Doing {
+                    who: &who,
+                    at: now,
+                    action: "token.create",
+                    target: Target::new("token", &row_id, "").in_group(&group),
+                    before: Value::Null,
+                    after: json!({"kind": "join", "group": group, "uses": uses, "expires": expires}),
+                    reason: None,
+                };
+                activity::record(tx, &doing).await
             })
         })
         .await?;

@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::LoginView;
-use crate::api::reads::TouchedView;
+use crate::access::Reach;
+use crate::api::reads::{TouchedView, WITHIN};
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::store::nodes::time;
@@ -43,16 +44,18 @@ pub struct CommandView {
     pub exit: Option<i32>,
 }
 
-/// Sessions, the newest first.
+/// Sessions within reach, the newest first.
 pub async fn list(
     app: &AppState,
+    reach: &Reach,
     filter: Filter<'_>,
     limit: u32,
 ) -> Result<Vec<LoginView>, StoreError> {
     let sql = format!(
-        "{SELECT} WHERE l.id < ?1 AND (?2 IS NULL OR l.node = ?2) ORDER BY l.id DESC LIMIT ?3"
+        "{SELECT} WHERE {WITHIN} AND l.id < ?2 AND (?3 IS NULL OR l.node = ?3) ORDER BY l.id DESC LIMIT ?4"
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(filter.before.unwrap_or("~"))
         .bind(filter.node)
         .bind(limit)
@@ -61,15 +64,18 @@ pub async fn list(
     Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
 }
 
-/// Logins of root itself that began since a time, the newest first.
+/// Logins of root itself within reach that began since a time, the newest first.
 pub async fn of_root(
     app: &AppState,
+    reach: &Reach,
     since: Timestamp,
     limit: u32,
 ) -> Result<Vec<LoginView>, StoreError> {
-    let sql =
-        format!("{SELECT} WHERE l.auid = 0 AND l.started >= ? ORDER BY l.started DESC LIMIT ?");
+    let sql = format!(
+        "{SELECT} WHERE {WITHIN} AND l.auid = 0 AND l.started >= ?2 ORDER BY l.started DESC LIMIT ?3"
+    );
     let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(since.as_micros())
         .bind(limit)
         .fetch_all(app.store.read_pool())

@@ -8,12 +8,13 @@ use attestation::pins::{Pinned, grew};
 use attestation::scope::{Expect, Scope};
 use attestation::time::Timestamp;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::Held;
-use crate::activity::{self, Action};
+use crate::access::Person;
+use crate::activity::{self, Doing, Target};
 use crate::clock;
 use crate::events::{Event, NodeEvent};
 use crate::problem::ProblemResponse;
@@ -240,15 +241,16 @@ pub async fn mark_reviewed(
     id: &str,
     paths: Option<Vec<String>>,
     pins: Option<Digest>,
-    by: &str,
+    who: &Person,
 ) -> Result<Reviewed, ProblemResponse> {
-    let (id, by, at) = (id.to_owned(), by.to_owned(), clock::now());
+    let (id, who, at) = (id.to_owned(), who.clone(), clock::now());
     state
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let Some(node) = tx.node(&id).await? else {
-                    return Ok(Err(ProblemResponse::not_found("no node has that id")));
+                let node = match who.reach.within(tx.node(&id).await?) {
+                    Ok(node) => node,
+                    Err(refused) => return Ok(Err(refused)),
                 };
                 if pins.is_some() && pins != node.pins {
                     return Ok(Err(ProblemResponse::new(
@@ -263,21 +265,22 @@ pub async fn mark_reviewed(
                      AND (?4 IS NULL OR path IN (SELECT value FROM json_each(?4)))",
                 )
                 .bind(at.as_micros())
-                .bind(&by)
+                .bind(&who.user)
                 .bind(&id)
                 .bind(names)
                 .execute(&mut tx.connection)
                 .await?;
                 let reviewed = done.rows_affected();
-                let done = Action {
+                let doing = Doing {
+                    who: &who,
                     at,
-                    by: &by,
                     action: "pins.review",
-                    target: &id,
-                    node: Some(&id),
-                    detail: json!({"name": node.name, "pins": node.pins, "reviewed": reviewed, "paths": paths}),
+                    target: Target::node(&node),
+                    before: Value::Null,
+                    after: json!({"pins": node.pins, "reviewed": reviewed, "paths": paths}),
+                    reason: None,
                 };
-                activity::note(tx, &done).await?;
+                activity::record(tx, &doing).await?;
                 tx.event(Event::Node(NodeEvent { id: id.clone() }));
                 Ok(Ok(Reviewed { node: id, reviewed }))
             })

@@ -9,8 +9,8 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{Printed, ProgramError, print};
-use crate::access::accounts::{self, Account};
-use crate::access::{Role, secret};
+use crate::access::accounts::{self, Account, NewAccount};
+use crate::access::{Person, Reach, Role, secret};
 use crate::init::{exists, store_file};
 use crate::store::Store;
 use crate::{config, files};
@@ -36,6 +36,30 @@ enum Command {
         /// What it may do.
         #[arg(long, value_enum, default_value = "viewer")]
         role: Allowed,
+        /// A group of nodes that it is limited to; may be given more than once. Without one it reaches all.
+        #[arg(long, value_name = "G")]
+        group: Vec<String>,
+    },
+    /// Give an account another role or other groups; tokens that go beyond are revoked.
+    #[command(
+        after_help = "Examples:\n  pristine-collector user role ann --role operator --group web\n  \
+        pristine-collector user role ann --group '*'"
+    )]
+    Role {
+        #[command(flatten)]
+        named: Named,
+        /// What it may do.
+        #[arg(long, value_enum, required_unless_present = "group")]
+        role: Option<Allowed>,
+        /// The groups of nodes that it is limited to; `*` for all.
+        #[arg(long, value_name = "G")]
+        group: Vec<String>,
+    },
+    /// Let a disabled account sign in again. What ended with it stays ended.
+    #[command(after_help = "Example:\n  pristine-collector user enable ann")]
+    Enable {
+        #[command(flatten)]
+        named: Named,
     },
     /// Set another password; the account's browser sessions end.
     #[command(after_help = "Example:\n  pristine-collector user passwd ann")]
@@ -79,8 +103,26 @@ struct Password {
 enum Allowed {
     /// Reads everything, changes nothing.
     Viewer,
-    /// Everything.
+    /// Works with what is found, asks for changes, keeps the list of nodes.
+    Operator,
+    /// Approves what others ask for, lets nodes in.
+    Approver,
+    /// Publishes images.
+    Publisher,
+    /// Everything, but for approving what they asked for themselves.
     Admin,
+}
+
+impl From<Allowed> for Role {
+    fn from(allowed: Allowed) -> Self {
+        match allowed {
+            Allowed::Viewer => Self::Viewer,
+            Allowed::Operator => Self::Operator,
+            Allowed::Approver => Self::Approver,
+            Allowed::Publisher => Self::Publisher,
+            Allowed::Admin => Self::Admin,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -119,9 +161,9 @@ fn first_line(file: &Path) -> Result<Zeroizing<String>, ProgramError> {
 }
 
 /// Who does it: nobody has signed in here, so it is the user of this machine.
-fn local() -> Result<String, ProgramError> {
+fn local() -> Result<Person, ProgramError> {
     let uid = std::fs::metadata("/proc/self")?.uid();
-    Ok(format!("uid {uid} on the collector"))
+    Ok(Person::local(format!("uid {uid} on the collector")))
 }
 
 async fn opened(all: &Printed) -> Result<Store, ProgramError> {
@@ -138,36 +180,56 @@ pub(super) async fn run(asked: Users) -> Result<(), ProgramError> {
             named,
             password,
             role,
+            group,
         } => {
-            let role = match role {
-                Allowed::Viewer => Role::Viewer,
-                Allowed::Admin => Role::Admin,
-            };
             let (secret, made) = password.get()?;
             let store = opened(&named.all).await?;
-            let added = accounts::add(&store, &named.user, secret.clone(), role, &local()?).await;
+            let new = NewAccount {
+                user: named.user.clone(),
+                password: secret.clone(),
+                role: role.into(),
+                reach: Reach::of(group),
+            };
+            let added = accounts::add(&store, &local()?, new).await;
             store.close().await;
             added?;
             tell(&named, "added", made.then_some(secret))
         }
+        Command::Role { named, role, group } => {
+            let store = opened(&named.all).await?;
+            let reach =
+                (!group.is_empty()).then(|| Reach::of(group.into_iter().filter(|it| it != "*")));
+            let role = role.map(Role::from);
+            let set = accounts::set_role(&store, &local()?, &named.user, role, reach).await;
+            store.close().await;
+            set?;
+            tell(&named, "has another role", None)
+        }
         Command::Passwd { named, password } => {
             let (secret, made) = password.get()?;
             let store = opened(&named.all).await?;
-            let set = accounts::set_password(&store, &named.user, secret.clone(), &local()?).await;
+            let set = accounts::set_password(&store, &local()?, &named.user, secret.clone()).await;
             store.close().await;
             set?;
             tell(&named, "has another password", made.then_some(secret))
         }
         Command::Disable { named } => {
             let store = opened(&named.all).await?;
-            let disabled = accounts::disable(&store, &named.user, &local()?).await;
+            let disabled = accounts::disable(&store, &local()?, &named.user).await;
             store.close().await;
             disabled?;
             tell(&named, "disabled", None)
         }
+        Command::Enable { named } => {
+            let store = opened(&named.all).await?;
+            let enabled = accounts::enable(&store, &local()?, &named.user).await;
+            store.close().await;
+            enabled?;
+            tell(&named, "enabled", None)
+        }
         Command::List { all } => {
             let store = opened(&all).await?;
-            let listed = accounts::list(&store).await;
+            let listed = accounts::list(&store, &Reach::all()).await;
             store.close().await;
             let listed = listed?;
             print(all.format, &listed, || table(&listed))
@@ -199,8 +261,14 @@ fn table(accounts: &[Account]) -> String {
         let state = it
             .disabled
             .map_or_else(String::new, |at| format!("  disabled {at}"));
+        let groups: Vec<&str> = it.groups.groups().collect();
+        let groups = if groups.is_empty() {
+            String::new()
+        } else {
+            format!("  only {}", groups.join(", "))
+        };
         format!(
-            "{:width$}  {:6}  {}{state}",
+            "{:width$}  {:9}  {}{groups}{state}",
             it.user,
             it.role.as_str(),
             it.created

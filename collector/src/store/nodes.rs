@@ -200,6 +200,12 @@ impl NodeRow {
     }
 }
 
+impl AsRef<Self> for NodeRow {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl FromRow<'_, SqliteRow> for NodeRow {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         let state: String = row.try_get("state")?;

@@ -11,3 +11,6 @@ pub mod view;
 
 pub use self::steps::{Change, Facts, steps};
 pub use self::view::{Acknowledged, ImageView, Kind, MountView, Severity, Step, ViolationView};
+
+/// How violations of a node end that is history: it says nothing any more.
+pub const RETIRED: &str = "retired";

@@ -11,7 +11,7 @@ use super::view::{ImageView, Kind, Step, ViolationView};
 use crate::events::Event;
 use crate::log::{self, Leaf};
 use crate::store::nodes::{digest, number, to_sql, unreadable};
-use crate::store::{StoreError, Writing};
+use crate::store::{NodeState, StoreError, Writing};
 
 /// Violations with the names of their nodes and images; append `WHERE …`, `ORDER BY v.id …`.
 pub const SELECT: &str = "SELECT v.*, n.name AS node_name, i.name AS image_name, i.version AS image_version, \
@@ -94,6 +94,17 @@ pub async fn open_of(tx: &mut Writing, node: &str) -> Result<Vec<ViolationView>,
     let sql = format!(
         "{SELECT} WHERE v.node = ? AND (v.kind < 'touched' OR v.kind > 'touched') AND v.resolved IS NULL LIMIT ?"
     );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(node)
+        .bind(OPEN)
+        .fetch_all(&mut tx.connection)
+        .await?;
+    Ok(rows.iter().map(view).collect::<Result<_, _>>()?)
+}
+
+/// All open violations of a node, also those that no statement ends.
+pub async fn all_open(tx: &mut Writing, node: &str) -> Result<Vec<ViolationView>, StoreError> {
+    let sql = format!("{SELECT} WHERE v.node = ? AND v.resolved IS NULL LIMIT ?");
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(node)
         .bind(OPEN)
@@ -186,7 +197,12 @@ pub async fn apply(
         more: serde_json::json!({"violation": violation.id, "step": change.step, "kind": violation.kind}),
     };
     log::append(tx, &leaf).await?;
-    for channel in channels.webhooks {
+    // What a suspended node says is kept, and nobody is told of it.
+    let muted = tx
+        .node(&violation.node)
+        .await?
+        .is_some_and(|node| node.state == NodeState::Suspended);
+    for channel in channels.webhooks.iter().filter(|_| !muted) {
         let body = crate::alerts::event_body(violation, change.step, &step_id, at);
         sqlx::query("INSERT INTO outbox (id, channel, body, created, next_attempt) VALUES (?1, ?2, ?3, ?4, ?4)")
             .bind(&step_id)

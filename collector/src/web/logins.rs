@@ -43,7 +43,7 @@ pub(super) async fn list(
         node: node.as_deref(),
         before: before.as_deref(),
     };
-    let mut sessions = logins::list(&people.app, filter, PAGE + 1).await?;
+    let mut sessions = logins::list(&people.app, &person.reach, filter, PAGE + 1).await?;
     let most = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let next = (sessions.len() > most).then(|| {
         sessions.truncate(most);

@@ -1,12 +1,14 @@
 //! The pages. Each answers its question in its first line; they read without script, and are kept fresh by it.
 
 pub mod acl;
+mod activity;
 pub mod assets;
 mod bands;
 pub mod capability;
 mod images;
 mod logins;
 mod node;
+mod node_decisions;
 mod nodes;
 mod overview;
 mod pins;
@@ -14,6 +16,7 @@ mod review;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sentence;
+mod settings;
 pub mod shell;
 mod sign_in;
 pub mod state;
@@ -36,6 +39,17 @@ pub fn routes() -> Router<People> {
         .route("/", get(overview::page))
         .route("/nodes", get(nodes::page))
         .route("/nodes/{id}", get(node::page))
+        .route("/nodes/{id}/approve", post(node_decisions::approve))
+        .route("/nodes/{id}/suspend", post(node_decisions::suspend))
+        .route("/nodes/{id}/resume", post(node_decisions::resume))
+        .route("/nodes/{id}/ban", post(node_decisions::ban))
+        .route(
+            "/nodes/{id}/decommission",
+            post(node_decisions::decommission),
+        )
+        .route("/nodes/{id}/rename", post(node_decisions::rename))
+        .route("/nodes/{id}/group", post(node_decisions::group))
+        .route("/nodes/{id}/rescan", post(node_decisions::rescan))
         .route("/nodes/{id}/pins", get(pins::page))
         .route("/nodes/{id}/pins/review", post(pins::review_all))
         .route("/violations", get(violations::page))
@@ -46,6 +60,9 @@ pub fn routes() -> Router<People> {
         .route("/sessions", get(logins::list))
         .route("/sessions/{id}", get(logins::page))
         .route("/images", get(images::page))
+        .route("/activity", get(activity::page))
+        .route("/activity/{id}", get(activity::record))
+        .merge(settings::routes())
 }
 
 /// A page's address with another value for one of its parameters; empty ones are left out.

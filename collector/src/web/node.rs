@@ -10,8 +10,10 @@ use maud::{Markup, html};
 use sqlx::Row as _;
 
 use super::bands::{self, Band};
-use super::{address, logins as login_pages, sentence, shell, state, text, violations};
-use crate::access::Person;
+use super::{
+    address, logins as login_pages, node_decisions, sentence, shell, state, text, violations,
+};
+use crate::access::{Person, Reach};
 use crate::api::reads::{self, NodeFacts, TouchedView, ViolationFilter};
 use crate::api::{Asked, Named};
 use crate::clock;
@@ -78,7 +80,7 @@ pub(super) async fn page(
     Asked(query): Asked<Query>,
 ) -> Result<Markup, ProblemResponse> {
     let span = bands::Span::parse(query.span.as_deref());
-    let facts = read(&people, &id, span).await?;
+    let facts = read(&people, &person.reach, &id, span).await?;
     let own = format!("/nodes/{id}");
     let body = html! {
         p.crumbs { a href="/nodes" { "Nodes" } " / " (text::plain(&facts.node.row.group)) }
@@ -95,6 +97,7 @@ pub(super) async fn page(
         (sessions(&facts))
         (not_seen(&facts))
         (history(&facts))
+        (node_decisions::section(&facts.node.row, &person))
     };
     let title = facts.node.row.name.clone();
     let live = shell::live(
@@ -106,7 +109,12 @@ pub(super) async fn page(
     Ok(shell::page(&person, "/nodes", &title, &live))
 }
 
-async fn read(people: &People, id: &str, span: bands::Span) -> Result<Facts, ProblemResponse> {
+async fn read(
+    people: &People,
+    reach: &Reach,
+    id: &str,
+    span: bands::Span,
+) -> Result<Facts, ProblemResponse> {
     let app = &people.app;
     let now = clock::now();
     let range = bands::Range::ending(now, span);
@@ -137,11 +145,12 @@ async fn read(people: &People, id: &str, span: bands::Span) -> Result<Facts, Pro
         .collect::<Result<_, sqlx::Error>>()?;
     Ok(Facts {
         coverage: node.coverage(),
-        open: reads::violations(app, &filter, LISTED + 1).await?,
-        touched: reads::touched(app, Some(id), None, RECENT).await?,
+        open: reads::violations(app, reach, &filter, LISTED + 1).await?,
+        touched: reads::touched(app, reach, Some(id), None, RECENT).await?,
         verdicts,
         sessions: logins::list(
             app,
+            reach,
             Filter {
                 node: Some(id),
                 before: None,

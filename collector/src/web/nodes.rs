@@ -74,7 +74,7 @@ pub(super) async fn page(
     Asked(filter): Asked<Filter>,
 ) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
-    let all = reads::all_nodes(&people.app).await?;
+    let all = reads::all_nodes(&people.app, &person.reach).await?;
     let groups: std::collections::BTreeSet<String> =
         all.iter().map(|(row, _)| row.group.clone()).collect();
     let found = by_violation(&people, filter.q.trim()).await?;

@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::{sentence, shell, state, text};
-use crate::access::Person;
+use crate::access::{Person, Reach};
 use crate::api::reads::{self, NodeFacts, Summary};
 use crate::clock;
 use crate::door::people::People;
@@ -38,13 +38,14 @@ pub(super) async fn page(
     Extension(person): Extension<Person>,
 ) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
-    let nodes = reads::all_nodes(&people.app).await?;
-    let summary = reads::summary(&people.app, &nodes).await?;
-    let causes = causes(reads::worst(&people.app, GATHERED).await?);
-    let blind = blind_spots(&people, &nodes).await?;
-    let days = days(&people, now).await?;
+    let reach = &person.reach;
+    let nodes = reads::all_nodes(&people.app, reach).await?;
+    let summary = reads::summary(&people.app, reach, &nodes).await?;
+    let causes = causes(reads::worst(&people.app, reach, GATHERED).await?);
+    let blind = blind_spots(&people, reach, &nodes).await?;
+    let days = days(&people, reach, now).await?;
     let since = Timestamp::from_micros(now.as_micros().saturating_sub(DAY));
-    let roots = logins::of_root(&people.app, since, ROOTS).await?;
+    let roots = logins::of_root(&people.app, reach, since, ROOTS).await?;
     let body = html! {
         h1 { (first_line(&summary)) }
         @if summary.nodes == 0 { (empty()) } @else {
@@ -235,6 +236,7 @@ struct Blind {
 /// Reads what only whole rows tell, for the nodes that have it.
 async fn blind_spots(
     people: &People,
+    reach: &Reach,
     nodes: &[(NodeRow, String)],
 ) -> Result<Blind, ProblemResponse> {
     let mut silent: Vec<(String, String, Option<Timestamp>)> = nodes
@@ -251,14 +253,17 @@ async fn blind_spots(
          coalesce(sum(coalesce(json_extract(stated, '$.coverage.unreadable_total'), json_array_length(stated, '$.coverage.unreadable'), 0)), 0), \
          coalesce(sum(coalesce(json_array_length(stated, '$.coverage.unreadable'), 0) > 0), 0), \
          coalesce(sum(coalesce(json_array_length(stated, '$.coverage.watch.limits'), 0) > 0), 0), \
-         coalesce(sum(coalesce(json_extract(stated, '$.entries'), 0)), 0) FROM nodes WHERE state = 'active'",
+         coalesce(sum(coalesce(json_extract(stated, '$.entries'), 0)), 0) FROM nodes WHERE state = 'active' \
+         AND (?1 IS NULL OR grp IN (SELECT value FROM json_each(?1)))",
     )
+    .bind(reach.to_sql())
     .fetch_one(pool)
     .await?;
     let oldest: Vec<(String, String, Option<String>)> = sqlx::query_as(
         "SELECT id, name, json_extract(stated, '$.coverage.read') AS read FROM nodes WHERE state = 'active' AND sequence IS NOT NULL \
-         ORDER BY read IS NOT NULL, read LIMIT 1",
+         AND (?1 IS NULL OR grp IN (SELECT value FROM json_each(?1))) ORDER BY read IS NOT NULL, read LIMIT 1",
     )
+    .bind(reach.to_sql())
     .fetch_all(pool)
     .await?;
     let whole = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -332,13 +337,20 @@ fn collector(people: &People, summary: &Summary, now: Timestamp) -> Markup {
 }
 
 /// Thirty days of violations opened and resolved, oldest first.
-async fn days(people: &People, now: Timestamp) -> Result<Vec<(i64, i64, i64)>, ProblemResponse> {
+async fn days(
+    people: &People,
+    reach: &Reach,
+    now: Timestamp,
+) -> Result<Vec<(i64, i64, i64)>, ProblemResponse> {
     const DAY: i64 = 86_400_000_000;
     let today = now.as_micros().div_euclid(DAY);
     let from = today - 29;
     let rows: Vec<(i64, String, i64)> = sqlx::query_as(
-        "SELECT at / 86400000000, step, count(*) FROM violation_steps WHERE step IN ('opened', 'resolved') AND at >= ? GROUP BY 1, 2",
+        "SELECT at / 86400000000, step, count(*) FROM violation_steps WHERE step IN ('opened', 'resolved') AND at >= ?2 \
+         AND (?1 IS NULL OR violation IN (SELECT v.id FROM violations v JOIN nodes n ON n.id = v.node JOIN json_each(?1) g ON g.value = n.grp)) \
+         GROUP BY 1, 2",
     )
+    .bind(reach.to_sql())
     .bind(from * DAY)
     .fetch_all(people.app.store.read_pool())
     .await?;

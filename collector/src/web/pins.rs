@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{address, shell, state, text, value};
 use crate::access::Person;
-use crate::access::roles::Role;
+use crate::access::roles::{Right, Role};
 use crate::api::reads::{self, NodeFacts};
 use crate::api::{Asked, Named};
 use crate::clock;
@@ -102,7 +102,7 @@ fn review(node: &NodeFacts, role: Role) -> Markup {
         return Markup::default();
     };
     html! {
-        @if role < Role::Admin { p.soft { "An administrator may mark them as reviewed." } } @else {
+        @if !role.may(Right::Respond) { p.soft { "An operator may mark them as reviewed." } } @else {
             form.review method="post" action={ "/nodes/" (node.row.id) "/pins/review" } {
                 input type="hidden" name="pins" value=(seen);
                 button.act.first type="submit" { "Accept all " (node.pins.unreviewed) " as reviewed" }
@@ -182,7 +182,7 @@ pub(super) async fn review_all(
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Redirect, ProblemResponse> {
     let Form(said) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
-    pins::mark_reviewed(&people.app, &id, None, Some(said.pins), &person.user).await?;
+    pins::mark_reviewed(&people.app, &id, None, Some(said.pins), &person).await?;
     Ok(Redirect::to(&format!("/nodes/{id}/pins")))
 }
 

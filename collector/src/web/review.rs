@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::text;
 use super::violation::capital;
 use crate::access::Person;
-use crate::access::roles::Role;
+use crate::access::roles::{Right, Role};
 use crate::api::Named;
 use crate::door::people::People;
 use crate::pins;
@@ -44,7 +44,7 @@ pub(super) fn section(
             p { "Acknowledged by " b { (text::plain(&seen.by)) } " " (text::age(seen.at, now)) ": " (text::plain(&seen.reason)) }
         }
         @if let Some(why) = lasts { p.soft { "It ends by itself, not by hand. " (capital(why)) "." } }
-        @if role < Role::Admin { p.soft { "An administrator may acknowledge it." } } @else {
+        @if !role.may(Right::Respond) { p.soft { "An operator may acknowledge it." } } @else {
             form.review method="post" action=(at("acknowledge")) {
                 label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what you found, a ticket, who was asked"; }
                 button.act.first[lasts.is_some()] type="submit" { @if violation.acknowledged.is_some() { "Acknowledge again" } @else { "Acknowledge" } }

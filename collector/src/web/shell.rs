@@ -9,12 +9,14 @@ use crate::access::Person;
 /// Scripts may not be evaluated and no style is injected: the content security policy forbids both.
 const HTMX: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"allowScriptTags":false,"selfRequestsOnly":true,"historyCacheSize":0,"scrollIntoViewOnBoost":false}"#;
 
-const PLACES: [(&str, &str); 5] = [
+const PLACES: [(&str, &str); 7] = [
     ("/", "Overview"),
     ("/nodes", "Nodes"),
     ("/violations", "Violations"),
     ("/sessions", "Sessions"),
     ("/images", "Images"),
+    ("/activity", "Activity"),
+    ("/settings", "Settings"),
 ];
 
 /// A whole page for somebody who is signed in.

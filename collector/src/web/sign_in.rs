@@ -10,7 +10,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::shell;
-use crate::access::{By, Person, sessions};
+use crate::access::{Person, sessions};
 use crate::api::Asked;
 use crate::door::Peer;
 use crate::door::people::People;
@@ -67,23 +67,24 @@ pub(super) async fn enter(
     };
     let next = own_path(entered.next.as_deref()).to_owned();
     let password = Zeroizing::new(entered.password);
-    if let Err(problem) =
-        crate::api::check_sign_in(&people, peer.as_deref(), &entered.user, password).await
-    {
-        return match problem.status {
-            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => {
-                let page = shown(
-                    &next,
-                    &entered.user,
-                    Some(&format!("{}.", capital(&problem.detail))),
-                );
-                Ok((problem.status, page).into_response())
-            }
-            _ => Err(problem),
-        };
-    }
+    let from = peer.as_ref().map(|peer| peer.address.ip().to_canonical());
+    let checked =
+        crate::api::check_sign_in(&people, from, &entered.user, password, "/sign-in").await;
+    let account = match checked {
+        Ok(account) => account,
+        Err(problem) => {
+            return match problem.status {
+                StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => {
+                    let trouble = format!("{}.", capital(&problem.detail));
+                    let page = shown(&next, &entered.user, Some(&trouble));
+                    Ok((problem.status, page).into_response())
+                }
+                _ => Err(problem),
+            };
+        }
+    };
     let tls = peer.is_some_and(|peer| peer.tls);
-    let cookie = sessions::open(&people.app.store, &entered.user, tls).await?;
+    let cookie = sessions::open(&people.app.store, account, from, tls).await?;
     Ok(with_cookie(Redirect::to(&next).into_response(), &cookie))
 }
 
@@ -117,9 +118,7 @@ pub(super) async fn leave(
     Extension(person): Extension<Person>,
     peer: Option<Extension<Peer>>,
 ) -> Result<Response, ProblemResponse> {
-    if let By::Session(hash) = person.by {
-        sessions::close(&people.app.store, hash).await?;
-    }
+    sessions::close(&people.app.store, &person).await?;
     let tls = peer.is_some_and(|peer| peer.tls);
     Ok(with_cookie(
         Redirect::to("/sign-in").into_response(),

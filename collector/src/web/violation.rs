@@ -38,7 +38,7 @@ pub(super) async fn page(
     })?;
     let steps = reads::history(app, &id, STEPS).await?;
     let deliveries = alerts::deliveries(&app.store, Some(&id), None, STEPS).await?;
-    let elsewhere = reads::elsewhere(app, &violation, ELSEWHERE).await?;
+    let elsewhere = reads::elsewhere(app, &person.reach, &violation, ELSEWHERE).await?;
     let assigned = assigned(&people, &violation).await?;
     let node = reads::node(app, &violation.node).await?;
     let actor = violation.actor.as_ref();

@@ -78,11 +78,12 @@ pub(super) async fn page(
         text: text.as_deref(),
         before: after.as_deref(),
     };
-    let items = reads::violations(&people.app, &asked, ROWS + 1).await?;
+    let items = reads::violations(&people.app, &person.reach, &asked, ROWS + 1).await?;
     let listed = Listed::of(items, ROWS, |item| item.id.clone());
     let of_node = match &node {
         Some(id) => reads::node(&people.app, id)
             .await?
+            .filter(|node| person.reaches(&node.row.group))
             .map(|node| node.row.name),
         None => None,
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::access::Reach;
 use crate::state::AppState;
 use crate::store::{NodeRow, StoreError};
 
@@ -16,6 +17,9 @@ pub use self::violations::{
     HistoryStep, TouchedView, ViolationFilter, elsewhere, history, touched, violation, violations,
     worst,
 };
+
+/// For queries that have the nodes as `n`: the first parameter is [`Reach::to_sql`].
+pub(crate) const WITHIN: &str = "(?1 IS NULL OR n.grp IN (SELECT value FROM json_each(?1)))";
 
 /// Nodes and violations in numbers.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -38,20 +42,27 @@ pub struct Summary {
     pub store_bytes: u64,
 }
 
-/// The numbers over all, from nodes whose status is known already.
+/// The numbers over all within reach, from its nodes whose status is known already.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn summary(app: &AppState, nodes: &[(NodeRow, String)]) -> Result<Summary, StoreError> {
+pub async fn summary(
+    app: &AppState,
+    reach: &Reach,
+    nodes: &[(NodeRow, String)],
+) -> Result<Summary, StoreError> {
     let mut summary = Summary::default();
     for (_, status) in nodes.iter().filter(|(row, _)| is_counted(row)) {
         summary.nodes += 1;
         *summary.statuses.entry(status.clone()).or_default() += 1;
     }
     let pool = app.store.read_pool();
+    let reach = reach.to_sql();
     let severities: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT severity, count(*) FROM violations WHERE resolved IS NULL GROUP BY severity",
+        "SELECT severity, count(*) FROM violations WHERE resolved IS NULL \
+         AND (?1 IS NULL OR node IN (SELECT n.id FROM nodes n JOIN json_each(?1) g ON g.value = n.grp)) GROUP BY severity",
     )
+    .bind(&reach)
     .fetch_all(pool)
     .await?;
     for (severity, count) in severities {
@@ -60,11 +71,14 @@ pub async fn summary(app: &AppState, nodes: &[(NodeRow, String)]) -> Result<Summ
         summary.severities.insert(severity, count);
     }
     let numbers: (i64, i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM touched WHERE reviewed IS NULL) + (SELECT count(*) FROM pins WHERE reviewed IS NULL), \
+        "WITH within (id) AS (SELECT n.id FROM nodes n JOIN json_each(?1) g ON g.value = n.grp) \
+         SELECT (SELECT count(*) FROM touched WHERE reviewed IS NULL AND (?1 IS NULL OR node IN within)) \
+         + (SELECT count(*) FROM pins WHERE reviewed IS NULL AND (?1 IS NULL OR node IN within)), \
          (SELECT count(*) FROM outbox WHERE delivered IS NULL AND given_up IS NULL), \
          (SELECT count(*) FROM outbox WHERE given_up IS NOT NULL), \
          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)",
     )
+    .bind(&reach)
     .fetch_one(pool)
     .await?;
     let [unreviewed, waiting, given_up, bytes] = [numbers.0, numbers.1, numbers.2, numbers.3]

@@ -8,6 +8,8 @@ use attestation::time::Timestamp;
 use serde::Serialize;
 use sqlx::Row as _;
 
+use super::WITHIN;
+use crate::access::Reach;
 use crate::clock;
 use crate::fleet;
 use crate::state::AppState;
@@ -140,17 +142,28 @@ impl NodeFacts {
     }
 }
 
+impl AsRef<NodeRow> for NodeFacts {
+    fn as_ref(&self) -> &NodeRow {
+        &self.row
+    }
+}
+
 /// The columns that a status is computed from, for all nodes at once.
 const LIGHT: &str = "SELECT id, name, grp, state, '' AS public_key, NULL AS machine, NULL AS token_id, replaces, enrolled, approved, \
     approved_by, sequence, NULL AS previous, last_received, last_fresh, verdict, '[]' AS verdict_reasons, verdict_since, verdict_at, \
     assurance, NULL AS tree, image, '{}' AS stated, stopped, forked, differences_at, differences, jump_taken, NULL AS pins FROM nodes";
 
-/// Every node with its status, without what only its own page shows.
+/// Every node within reach with its status, without what only its own page shows.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn all_nodes(app: &AppState) -> Result<Vec<(NodeRow, String)>, StoreError> {
-    let rows: Vec<NodeRow> = sqlx::query_as(LIGHT)
+pub async fn all_nodes(
+    app: &AppState,
+    reach: &Reach,
+) -> Result<Vec<(NodeRow, String)>, StoreError> {
+    let sql = format!("{LIGHT} n WHERE {WITHIN}");
+    let rows: Vec<NodeRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .fetch_all(app.store.read_pool())
         .await?;
     let now = clock::now();
@@ -190,16 +203,19 @@ pub async fn node(app: &AppState, id: &str) -> Result<Option<NodeFacts>, StoreEr
     Ok(nodes_by_id(app, &[id.to_owned()]).await?.into_iter().next())
 }
 
-/// Nodes in the order of their ids, after a cursor.
+/// Nodes within reach in the order of their ids, after a cursor.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn nodes_after(
     app: &AppState,
+    reach: &Reach,
     cursor: Option<&str>,
     limit: u32,
 ) -> Result<Vec<NodeFacts>, StoreError> {
-    let rows: Vec<NodeRow> = sqlx::query_as("SELECT * FROM nodes WHERE id > ? ORDER BY id LIMIT ?")
+    let sql = format!("SELECT * FROM nodes n WHERE {WITHIN} AND id > ?2 ORDER BY id LIMIT ?3");
+    let rows: Vec<NodeRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(cursor.unwrap_or(""))
         .bind(limit)
         .fetch_all(app.store.read_pool())

@@ -6,6 +6,8 @@ use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::WITHIN;
+use crate::access::Reach;
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::violations::store as violation_store;
@@ -28,21 +30,24 @@ pub struct ViolationFilter<'a> {
     pub before: Option<&'a str>,
 }
 
-/// Violations, newest first.
+/// Violations within reach, newest first.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn violations(
     app: &AppState,
+    reach: &Reach,
     filter: &ViolationFilter<'_>,
     limit: u32,
 ) -> Result<Vec<ViolationView>, StoreError> {
     let sql = format!(
-        "{} WHERE v.id < ?1 AND (?2 IS NULL OR (v.resolved IS NULL) = ?2) AND (?3 IS NULL OR v.node = ?3) AND (?4 IS NULL OR v.kind = ?4) \
-         AND (?5 IS NULL OR v.severity = ?5) AND (?6 IS NULL OR instr(v.path, ?6) > 0 OR instr(n.name, ?6) > 0) ORDER BY v.id DESC LIMIT ?7",
+        "{} WHERE {WITHIN} AND v.id < ?2 AND (?3 IS NULL OR (v.resolved IS NULL) = ?3) AND (?4 IS NULL OR v.node = ?4) \
+         AND (?5 IS NULL OR v.kind = ?5) AND (?6 IS NULL OR v.severity = ?6) \
+         AND (?7 IS NULL OR instr(v.path, ?7) > 0 OR instr(n.name, ?7) > 0) ORDER BY v.id DESC LIMIT ?8",
         violation_store::SELECT
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(filter.before.unwrap_or("~"))
         .bind(filter.open)
         .bind(filter.node)
@@ -58,16 +63,22 @@ pub async fn violations(
         .collect::<Result<_, _>>()?)
 }
 
-/// The open violations, worst first.
+/// The open violations within reach, worst first; not those of suspended nodes.
 ///
 /// # Errors
 /// What the store refuses.
-pub async fn worst(app: &AppState, limit: u32) -> Result<Vec<ViolationView>, StoreError> {
+pub async fn worst(
+    app: &AppState,
+    reach: &Reach,
+    limit: u32,
+) -> Result<Vec<ViolationView>, StoreError> {
     let sql = format!(
-        "{} WHERE v.resolved IS NULL ORDER BY CASE v.severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 WHEN 'medium' THEN 2 ELSE 3 END, v.id DESC LIMIT ?",
+        "{} WHERE {WITHIN} AND v.resolved IS NULL AND coalesce(n.state, '') <> 'suspended' \
+         ORDER BY CASE v.severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 WHEN 'medium' THEN 2 ELSE 3 END, v.id DESC LIMIT ?2",
         violation_store::SELECT
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(limit)
         .fetch_all(app.store.read_pool())
         .await?;
@@ -90,20 +101,23 @@ pub async fn violation(app: &AppState, id: &str) -> Result<Option<ViolationView>
     Ok(row.as_ref().map(violation_store::view).transpose()?)
 }
 
-/// Other open violations with the same cause: same kind, path and finding, on other nodes.
+/// Other open violations within reach with the same cause: same kind, path and finding, on other nodes.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn elsewhere(
     app: &AppState,
+    reach: &Reach,
     violation: &ViolationView,
     limit: u32,
 ) -> Result<Vec<ViolationView>, StoreError> {
     let sql = format!(
-        "{} WHERE v.resolved IS NULL AND v.kind = ? AND v.path = ? AND v.found IS ? AND v.node <> ? ORDER BY v.id DESC LIMIT ?",
+        "{} WHERE {WITHIN} AND v.resolved IS NULL AND v.kind = ?2 AND v.path = ?3 AND v.found IS ?4 AND v.node <> ?5 \
+         ORDER BY v.id DESC LIMIT ?6",
         violation_store::SELECT
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(violation.kind.as_str())
         .bind(violation.path.as_deref().unwrap_or(""))
         .bind(violation.found.as_deref())
@@ -183,20 +197,23 @@ pub struct TouchedView {
     pub reviewed: Option<Timestamp>,
 }
 
-/// What was touched, newest first, of one node or of all.
+/// What was touched within reach, newest first, of one node or of all.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn touched(
     app: &AppState,
+    reach: &Reach,
     node: Option<&str>,
     before: Option<&str>,
     limit: u32,
 ) -> Result<Vec<TouchedView>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, node, path, event, count, first, last, actor, reviewed FROM touched \
-         WHERE id < ?1 AND (?2 IS NULL OR node = ?2) ORDER BY id DESC LIMIT ?3",
+         WHERE id < ?2 AND (?3 IS NULL OR node = ?3) \
+         AND (?1 IS NULL OR node IN (SELECT n.id FROM nodes n JOIN json_each(?1) g ON g.value = n.grp)) ORDER BY id DESC LIMIT ?4",
     )
+    .bind(reach.to_sql())
     .bind(before.unwrap_or("~"))
     .bind(node)
     .bind(limit)
