@@ -1,6 +1,7 @@
 //! The people's door of a collector, as a client: JSON over HTTP with a bearer token.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -167,6 +168,69 @@ impl Client {
             .await
     }
 
+    /// PATCH of a JSON body.
+    pub async fn patch(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<Value, Failure> {
+        self.answer(self.request(Method::PATCH, path)?.json(body))
+            .await
+    }
+
+    /// GET of one page of a list.
+    pub async fn page(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Failure> {
+        let query: Vec<(&str, &str)> = query
+            .iter()
+            .map(|(name, it)| (*name, it.as_str()))
+            .collect();
+        self.answer(self.request_with(Method::GET, path, &query)?)
+            .await
+    }
+
+    /// GET into a new file, piece by piece; how many bytes. Half an answer is no file.
+    pub async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        file: &Path,
+    ) -> Result<u64, Failure> {
+        let query: Vec<(&str, &str)> = query
+            .iter()
+            .map(|(name, it)| (*name, it.as_str()))
+            .collect();
+        let request = self.request_with(Method::GET, path, &query)?;
+        let mut response = self.send(request).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(status, &read_body(response).await?));
+        }
+        let failed =
+            |error: &std::io::Error| Failure::io(format!("cannot write {}", file.display()), error);
+        let mut written = std::fs::File::create_new(file).map_err(|error| failed(&error))?;
+        let mut bytes = 0;
+        let done = loop {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
+                    bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                    if let Err(error) = written.write_all(&piece) {
+                        break Err(failed(&error));
+                    }
+                }
+                Ok(None) => break written.sync_all().map_err(|error| failed(&error)),
+                Err(error) => {
+                    let broken = Failure::new("the collector's answer broke off");
+                    break Err(broken.because(&error.without_url()));
+                }
+            }
+        };
+        if done.is_err() {
+            // Whether it can be removed changes nothing about what failed.
+            drop(std::fs::remove_file(file));
+        }
+        done.map(|()| bytes)
+    }
+
     /// PUT of a file.
     pub async fn put_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
         let request = self
@@ -206,12 +270,16 @@ impl Client {
         })
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let response = request.send().await.map_err(|error| {
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| {
             Failure::new(format!("cannot reach the collector at {}", self.base))
                 .because(&error.without_url())
                 .remedy("is it running, and is this the address of its people's door?")
-        })?;
+        })
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let response = self.send(request).await?;
         let status = response.status();
         let body = read_body(response).await?;
         if !status.is_success() {

@@ -2,12 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::activity::{self, ActivityCommand};
 use crate::exit::{Failure, Status};
 use crate::image::{self, ImageCommand};
 use crate::key::{self, KeyCommand};
 use crate::node::{self, NodeCommand};
 use crate::output::{Format, Output};
 use crate::token::{self, TokenCommand};
+use crate::user::{self, UserCommand};
 use crate::violation::{self, ViolationCommand};
 use crate::{completion, login, scan, up};
 
@@ -70,6 +72,12 @@ enum Command {
     /// What a person must judge.
     #[command(subcommand, arg_required_else_help = true)]
     Violation(ViolationCommand),
+    /// The collector's local accounts.
+    #[command(subcommand, arg_required_else_help = true)]
+    User(UserCommand),
+    /// What people and pipelines did.
+    #[command(subcommand, arg_required_else_help = true)]
+    Activity(ActivityCommand),
     /// Completion for a shell.
     Completion(completion::Completion),
 }
@@ -93,6 +101,8 @@ impl Cli {
             Command::Token(command) => token::run(command, output),
             Command::Node(command) => node::run(command, output),
             Command::Violation(command) => violation::run(command, output),
+            Command::User(command) => user::run(command, output),
+            Command::Activity(command) => activity::run(command, output),
             Command::Completion(arguments) => completion::run(arguments, output),
         }
     }

@@ -13,6 +13,7 @@ use crate::exit::{Failure, Status};
 use crate::files::read_bounded;
 use crate::keyring::{self, Keyring};
 use crate::output::Output;
+use crate::token::groups_of;
 
 /// Arguments of `login`.
 #[derive(Args, Debug)]
@@ -156,9 +157,13 @@ pub fn whoami(output: Output) -> Result<Status, Failure> {
         output.document(&who)?;
     } else {
         output.line(format_args!(
-            "{} ({}) at {url}",
+            "{} ({}{}) at {url}",
             text_of(&who, "/user"),
-            text_of(&who, "/role")
+            text_of(&who, "/role"),
+            match groups_of(&who).as_str() {
+                "all" => String::new(),
+                groups => format!(", only {groups}"),
+            }
         ))?;
     }
     Ok(Status::Clean)

@@ -1,6 +1,7 @@
 //! `pristine`: for people and build pipelines.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod atomic;
 mod client;
 mod clock;
@@ -19,6 +20,7 @@ mod progress;
 mod scan;
 mod token;
 mod up;
+mod user;
 mod violation;
 
 use std::io::Write as _;

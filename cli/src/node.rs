@@ -25,6 +25,47 @@ pub enum NodeCommand {
         /// Its id or its name.
         node: String,
     },
+    /// Give a node another name; its id stays.
+    #[command(after_help = "Example:\n  pristine node rename web-1 web-01")]
+    Rename {
+        /// Its id or its name.
+        node: String,
+        /// The name it gets.
+        name: String,
+    },
+    /// Do not count a node for a while: what it says is kept, nobody is told of it.
+    #[command(after_help = "Example:\n  pristine node suspend web-1 --reason 'disk is replaced'")]
+    Suspend {
+        /// Its id or its name.
+        node: String,
+        /// Why, for whoever asks later.
+        #[arg(long, value_name = "R")]
+        reason: String,
+    },
+    /// Count a suspended node again; what stands open of it is told now.
+    #[command(after_help = "Example:\n  pristine node resume web-1")]
+    Resume {
+        /// Its id or its name.
+        node: String,
+    },
+    /// Refuse a node at every door from now on.
+    #[command(after_help = "Example:\n  pristine node ban web-1 --reason 'its key was copied'")]
+    Ban {
+        /// Its id or its name.
+        node: String,
+        /// Why, for whoever asks later.
+        #[arg(long, value_name = "R")]
+        reason: String,
+    },
+    /// Say that a node is gone for good: it becomes history. What a provisioner calls when it takes a server away.
+    #[command(after_help = "Example:\n  pristine node decommission web-1")]
+    Decommission {
+        /// Its id or its name.
+        node: String,
+        /// Why, for whoever asks later.
+        #[arg(long, value_name = "R", default_value = "")]
+        reason: String,
+    },
     /// Ask a node to look at everything again, at its next contact.
     #[command(after_help = "Example:\n  pristine node rescan web-1")]
     Rescan {
@@ -63,7 +104,22 @@ pub fn run(command: &NodeCommand, output: Output) -> Result<Status, Failure> {
         match command {
             NodeCommand::List => list(&client, output).await,
             NodeCommand::Show { node } => show(&client, node, output).await,
-            NodeCommand::Approve { node } => approve(&client, node, output).await,
+            NodeCommand::Approve { node } => {
+                decide(&client, node, "approve", "", "approved", output).await
+            }
+            NodeCommand::Suspend { node, reason } => {
+                decide(&client, node, "suspend", reason, "suspended", output).await
+            }
+            NodeCommand::Resume { node } => {
+                decide(&client, node, "resume", "", "counted again", output).await
+            }
+            NodeCommand::Ban { node, reason } => {
+                decide(&client, node, "ban", reason, "banned", output).await
+            }
+            NodeCommand::Decommission { node, reason } => {
+                decide(&client, node, "decommission", reason, "history", output).await
+            }
+            NodeCommand::Rename { node, name } => rename(&client, node, name, output).await,
             NodeCommand::Rescan { node } => rescan(&client, node, output).await,
             NodeCommand::Assign(arguments) => assign(&client, arguments, output).await,
         }
@@ -173,18 +229,39 @@ fn or_nothing(value: &Value, pointer: &str) -> String {
     }
 }
 
-async fn approve(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
+/// A decision about a node: what the API calls it, why, and how it is then.
+async fn decide(
+    client: &Client,
+    node: &str,
+    decision: &str,
+    reason: &str,
+    then: &str,
+    output: Output,
+) -> Result<Status, Failure> {
     let id = id_of(client, node).await?;
-    let answer = client
-        .post(
-            &format!("/api/v1/nodes/{}/approve", segment(&id)),
-            &json!({}),
-        )
-        .await?;
+    let path = format!("/api/v1/nodes/{}/{decision}", segment(&id));
+    let answer = client.post(&path, &json!({ "reason": reason })).await?;
     if output.is_json() {
         output.document(&answer)?;
     } else {
-        output.line(format_args!("node {id} is approved"))?;
+        output.line(format_args!("node {id} is {then}"))?;
+    }
+    Ok(Status::Clean)
+}
+
+async fn rename(
+    client: &Client,
+    node: &str,
+    name: &str,
+    output: Output,
+) -> Result<Status, Failure> {
+    let id = id_of(client, node).await?;
+    let path = format!("/api/v1/nodes/{}/rename", segment(&id));
+    let answer = client.post(&path, &json!({ "name": name })).await?;
+    if output.is_json() {
+        output.document(&answer)?;
+    } else {
+        output.line(format_args!("node {id} is named {name}"))?;
     }
     Ok(Status::Clean)
 }
