@@ -8,6 +8,7 @@ use attestation::wire::PublisherKeys;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::approvals::Approvals;
 use crate::files::{self, FileError};
 use crate::settings::{CollectorSettings, Limits, TlsFiles, Webhook};
 
@@ -59,6 +60,7 @@ struct Raw {
     tls: Option<RawTls>,
     publishers: Vec<RawPublisher>,
     interval: Option<u64>,
+    approvals: Approvals,
     webhook: Vec<RawWebhook>,
     limits: RawLimits,
 }
@@ -167,6 +169,7 @@ fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
     if !(1..=86_400).contains(&settings.interval) {
         return Err(bad("interval", "between 1 and 86400 seconds".to_owned()));
     }
+    settings.approvals = raw.approvals;
     settings.tls = raw.tls.map(|tls| TlsFiles {
         certificate: base.join(tls.certificate),
         key: base.join(tls.key),

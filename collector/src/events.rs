@@ -20,6 +20,8 @@ pub enum Event {
     Violation(Box<ViolationView>),
     /// Somebody logged in on a node.
     Session(LoginView),
+    /// A deployment was asked for, approved, refused or withdrawn.
+    Change(ChangeEvent),
     /// Something else about a node changed: it enrolled, attested, stopped, moved.
     Node(NodeEvent),
 }
@@ -43,6 +45,15 @@ pub struct VerdictEvent {
     pub sequence: u64,
 }
 
+/// A deployment changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChangeEvent {
+    /// The deployment's id.
+    pub id: String,
+    /// The group's name.
+    pub group: String,
+}
+
 /// A node changed.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeEvent {
@@ -51,22 +62,32 @@ pub struct NodeEvent {
 }
 
 impl Event {
-    /// The node that it is about.
-    pub fn node(&self) -> &str {
+    /// The node that it is about, where it is about one.
+    pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Verdict(verdict) => &verdict.node,
-            Self::Violation(violation) => &violation.node,
-            Self::Session(session) => &session.node,
-            Self::Node(node) => &node.id,
+            Self::Verdict(verdict) => Some(&verdict.node),
+            Self::Violation(violation) => Some(&violation.node),
+            Self::Session(session) => Some(&session.node),
+            Self::Node(node) => Some(&node.id),
+            Self::Change(_) => None,
         }
     }
 
-    /// `verdict`, `violation`, `session` or `node`: the event's name in the stream.
+    /// The group that it is about, where it is about one as a whole.
+    pub fn group(&self) -> Option<&str> {
+        match self {
+            Self::Change(change) => Some(&change.group),
+            Self::Verdict(_) | Self::Violation(_) | Self::Session(_) | Self::Node(_) => None,
+        }
+    }
+
+    /// `verdict`, `violation`, `session`, `change` or `node`: the event's name in the stream.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Verdict(_) => "verdict",
             Self::Violation(_) => "violation",
             Self::Session(_) => "session",
+            Self::Change(_) => "change",
             Self::Node(_) => "node",
         }
     }

@@ -13,6 +13,7 @@ use crate::authority::{Authority, AuthorityError, ServerCertificate};
 use crate::door::{self, Door, TlsError};
 use crate::enrolment::Former;
 use crate::events::Event;
+use crate::exceptions::Exceptions;
 use crate::files::{self, FileError};
 use crate::images::ImageCache;
 use crate::ingest::{Budgets, Challenges, Listed};
@@ -153,6 +154,7 @@ pub async fn start(
     let state = AppState {
         images: ImageCache::new(store.clone(), &settings.state),
         assignments: Arc::new(Assignments::load(&store).await?),
+        exceptions: Arc::new(Exceptions::load(&store).await?),
         asked: Arc::new(fleet::Asked::load(&store).await?),
         snapshots: Snapshots::load(&store).await?,
         former: Arc::new(Former::load(&store).await?),

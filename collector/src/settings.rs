@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use attestation::wire::PublisherKeys;
 use zeroize::Zeroizing;
 
+use crate::approvals::Approvals;
+
 /// Everything the collector needs to know to start.
 #[derive(Clone)]
 pub struct CollectorSettings {
@@ -31,6 +33,8 @@ pub struct CollectorSettings {
     pub webhooks: Vec<Webhook>,
     /// Bounds that a big fleet or a small disk may need to move.
     pub limits: Limits,
+    /// How many persons an assignment or an exception takes.
+    pub approvals: Approvals,
     /// Whether the journal is printed on standard output; `up` prints its own lines.
     pub journal: bool,
 }
@@ -51,6 +55,7 @@ impl CollectorSettings {
             interval: 30,
             webhooks: Vec::new(),
             limits: Limits::default(),
+            approvals: Approvals::default(),
             journal: true,
         }
     }

@@ -233,6 +233,43 @@ pub async fn differences(
     })
 }
 
+/// What is in the second image and not so in the first, in the order of the paths.
+///
+/// # Errors
+/// Where one of the manifests cannot be read.
+pub async fn between(
+    state: &AppState,
+    one: &images::LoadedImage,
+    other: &images::LoadedImage,
+    from: usize,
+    limit: usize,
+) -> Result<Page, ProblemResponse> {
+    let manifest = |image: &images::LoadedImage| {
+        let named = &image.statement.predicate.manifest;
+        (images::file(state, &named.sha256), named.uncompressed)
+    };
+    let ((image, image_size), (snapshot, snapshot_size)) = (manifest(one), manifest(other));
+    let sides = compare::Sides {
+        image,
+        image_size,
+        snapshot,
+        snapshot_size,
+    };
+    let at = other.statement.predicate.created;
+    let page = tokio::task::spawn_blocking(move || {
+        compare::page(&sides, &HashMap::new(), at, from, limit)
+    })
+    .await
+    .map_err(|_gone| ProblemResponse::internal())?;
+    page.map_err(|error| {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "two images not compared"
+        );
+        ProblemResponse::internal()
+    })
+}
+
 async fn image(
     state: &AppState,
     payload: &Digest,

@@ -10,6 +10,7 @@ use crate::access::refused::Tally;
 use crate::assignments::Assignments;
 use crate::authority::Authority;
 use crate::enrolment::Former;
+use crate::exceptions::Exceptions;
 use crate::fleet::Asked;
 use crate::images::ImageCache;
 use crate::ingest::{Budgets, Challenges, Listed};
@@ -37,6 +38,8 @@ pub struct AppState {
     pub authority: Arc<Authority>,
     /// What each group must be.
     pub assignments: Arc<Assignments>,
+    /// Differences that were accepted.
+    pub exceptions: Arc<Exceptions>,
     /// What each node may send.
     pub budgets: Arc<Budgets>,
     /// Open challenges.

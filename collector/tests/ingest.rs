@@ -541,7 +541,8 @@ async fn a_judged_jump_allows_another_one() {
         bed.state(),
         &rewind,
         "the disk was restored",
-        "ann",
+        pristine_collector::violations::review::Judged::Reviewed,
+        &pristine_collector::access::Person::local("ann"),
     )
     .await
     .unwrap();

@@ -13,6 +13,7 @@ use pristine_agent::identity::{self, IdentityError};
 use pristine_agent::{AgentEvent, AgentSettings, Door, EnrolOptions, Publisher};
 use pristine_collector::access::tokens::{self, NewToken};
 use pristine_collector::access::{Person, Reach, Role};
+use pristine_collector::approvals::Approvals;
 use pristine_collector::events::{Event, VerdictEvent};
 use pristine_collector::settings::{CollectorSettings, Webhook};
 use pristine_collector::{Running, authority, init};
@@ -138,6 +139,7 @@ fn settings(plan: &Plan<'_>) -> CollectorSettings {
             threshold: 1,
         }],
         webhooks: plan.webhook.iter().cloned().collect(),
+        approvals: Approvals::One,
         journal: false,
         ..CollectorSettings::new(place.collector())
     }

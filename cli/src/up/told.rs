@@ -169,7 +169,7 @@ fn word(expect: Expect) -> &'static str {
 /// One line for a verdict or a violation; nothing for other events.
 pub fn event(event: &Event, output: Output) -> Result<(), Failure> {
     match event {
-        Event::Node(_) | Event::Session(_) => Ok(()),
+        Event::Node(_) | Event::Session(_) | Event::Change(_) => Ok(()),
         Event::Verdict(VerdictEvent { verdict: None, .. }) => Ok(()),
         Event::Verdict(told) => verdict_line(told, output),
         Event::Violation(told) if output.is_json() => output.record(&with_event(told)),

@@ -14,6 +14,12 @@ const OWNED: &[(&str, Owner)] = &[
         "violations",
         "SELECT n.grp FROM violations v JOIN nodes n ON n.id = v.node WHERE v.id = ?",
     ),
+    ("assignments", "SELECT grp FROM deployments WHERE id = ?"),
+    ("changes", "SELECT grp FROM deployments WHERE id = ?"),
+    (
+        "exceptions",
+        "SELECT coalesce(e.grp, n.grp) FROM exceptions e LEFT JOIN nodes n ON n.id = e.node WHERE e.id = ?",
+    ),
     (
         "sessions",
         "SELECT n.grp FROM logins l JOIN nodes n ON n.id = l.node WHERE l.id = ?",

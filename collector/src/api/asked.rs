@@ -82,6 +82,16 @@ pub fn limit(limit: Option<u32>, cursor: Option<&str>) -> Result<u32, ProblemRes
     }
 }
 
+/// Where an offset is the cursor: how many items came before.
+///
+/// # Errors
+/// When the cursor is none of ours.
+pub fn offset(cursor: Option<&str>) -> Result<u64, ProblemResponse> {
+    cursor
+        .map_or(Ok(0), str::parse)
+        .map_err(|_| ProblemResponse::malformed("this is no cursor of ours: take it from `next`"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {

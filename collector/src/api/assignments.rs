@@ -1,6 +1,7 @@
 //! Which image a group of nodes must be.
 
 use attestation::digest::Digest;
+use attestation::statement::Assignment;
 use attestation::time::Timestamp;
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
@@ -8,11 +9,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
-use super::{Answer, Asked, ListQuery, Listed, body};
-use crate::access::Person;
-use crate::assignments::{self, Assigned};
+use super::{Answer, Asked, ListQuery, Listed, Named, asked, body};
+use crate::access::{Person, Reach};
+use crate::approvals::Ending;
+use crate::assignments::changes::ChangeView;
+use crate::assignments::rollout::Phase;
+use crate::assignments::{self, Wanted};
 use crate::door::people::People;
-use crate::problem::ProblemResponse;
 use crate::store::nodes::digest;
 
 /// An assignment as lists show it.
@@ -34,18 +37,26 @@ pub struct AssignmentView {
     pub requested_by: String,
     /// Who approved it.
     pub approved_by: String,
+    /// The change that it belongs to.
+    pub change: Option<String>,
     /// Whether it holds now.
     pub current: bool,
 }
 
-/// Assignments, newest first, after an offset.
-pub(crate) async fn views(people: &People, offset: u64, limit: u32) -> Answer<Vec<AssignmentView>> {
+/// Assignments within reach, newest first, after an offset.
+pub(crate) async fn views(
+    people: &People,
+    reach: &Reach,
+    offset: u64,
+    limit: u32,
+) -> Answer<Vec<AssignmentView>> {
     let rows = sqlx::query(
-        "SELECT a.payload, a.grp, a.image, i.name, i.version, a.from_time, a.requested_by, a.approved_by, g.payload IS NOT NULL AS current \
+        "SELECT a.payload, a.grp, a.image, i.name, i.version, a.from_time, a.requested_by, a.approved_by, g.payload IS NOT NULL AS current, d.id AS change \
          FROM assignments a LEFT JOIN images i ON i.payload = a.image \
-         LEFT JOIN group_assignment g ON g.grp = a.grp AND g.payload = a.payload \
-         ORDER BY a.from_time DESC, a.payload LIMIT ? OFFSET ?",
+         LEFT JOIN group_assignment g ON g.grp = a.grp AND g.payload = a.payload LEFT JOIN deployments d ON d.assignment = a.payload \
+         WHERE ?1 IS NULL OR a.grp IN (SELECT value FROM json_each(?1)) ORDER BY a.from_time DESC, a.payload LIMIT ?2 OFFSET ?3",
     )
+    .bind(reach.to_sql())
     .bind(limit)
     .bind(i64::try_from(offset).unwrap_or(i64::MAX))
     .fetch_all(people.app.store.read_pool())
@@ -60,6 +71,7 @@ pub(crate) async fn views(people: &People, offset: u64, limit: u32) -> Answer<Ve
             from: Timestamp::from_micros(row.try_get("from_time")?),
             requested_by: row.try_get("requested_by")?,
             approved_by: row.try_get("approved_by")?,
+            change: row.try_get("change")?,
             current: row.try_get("current")?,
         })
     });
@@ -69,40 +81,128 @@ pub(crate) async fn views(people: &People, offset: u64, limit: u32) -> Answer<Ve
 /// `GET /api/v1/assignments`.
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<ListQuery>,
 ) -> Answer<Json<Listed<AssignmentView>>> {
     let limit = query.limit()?;
-    let offset: u64 = query
-        .cursor
-        .as_deref()
-        .map_or(Ok(0), str::parse)
-        .map_err(|_| {
-            ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
-        })?;
-    let items = views(&people, offset, limit + 1).await?;
+    let offset = asked::offset(query.cursor.as_deref())?;
+    let items = views(&people, &person.reach, offset, limit + 1).await?;
     let next = offset + u64::from(limit);
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct Asking {
     group: String,
     image: Digest,
+    #[serde(default)]
     keep_previous_secs: Option<u64>,
+    #[serde(default)]
+    reason: String,
 }
 
-/// `POST /api/v1/assignments`.
-pub(super) async fn assign(
+/// What a request or a decision answers: the assignment as it was signed, where it holds now, and the change that it belongs to.
+#[derive(Serialize)]
+pub(super) struct Answered {
+    /// SHA-256 of the assignment's payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
+    /// What was signed.
+    #[serde(flatten)]
+    assignment: Option<Assignment>,
+    /// The change's id: what is approved or refused.
+    id: String,
+    /// Where it stands.
+    state: Phase,
+    /// What follows, in a sentence.
+    told: String,
+    /// All of it.
+    change: ChangeView,
+}
+
+fn answered(answer: assignments::Answer) -> (StatusCode, Json<Answered>) {
+    let status = if answer.change.waits() {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::CREATED
+    };
+    let (sha256, assignment) = answer.assignment.unzip();
+    let answered = Answered {
+        sha256,
+        assignment,
+        id: answer.change.id.clone(),
+        state: answer.change.phase,
+        told: answer.told,
+        change: answer.change,
+    };
+    (status, Json(answered))
+}
+
+/// `POST /api/v1/assignments`: 201 where it holds at once, 202 where it waits for another person's word.
+pub(super) async fn request(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     request: Request,
-) -> Answer<(StatusCode, Json<Assigned>)> {
-    let Wanted {
+) -> Answer<(StatusCode, Json<Answered>)> {
+    let Asking {
         group,
         image,
         keep_previous_secs,
+        reason,
     } = body(request).await?;
-    let assigned =
-        assignments::assign(&people.app, &group, image, keep_previous_secs, &person.user).await?;
-    Ok((StatusCode::CREATED, Json(assigned)))
+    let wanted = Wanted {
+        group,
+        image,
+        keep_previous_secs,
+        reason,
+    };
+    let answer = assignments::request(&people.app, wanted, &person).await?;
+    Ok(answered(answer))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Yes {
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct No {
+    pub(super) reason: String,
+}
+
+/// `POST /api/v1/assignments/{id}/approve`.
+pub(super) async fn approve(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<Answered>> {
+    let Yes { reason } = body(request).await?;
+    let answer = assignments::approve(&people.app, &id, reason.as_deref(), &person).await?;
+    Ok(answered(answer).1)
+}
+
+/// `POST /api/v1/assignments/{id}/refuse`: by another person.
+pub(super) async fn refuse(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<Answered>> {
+    let No { reason } = body(request).await?;
+    let answer = assignments::end(&people.app, &id, Ending::Refuse, &reason, &person).await?;
+    Ok(answered(answer).1)
+}
+
+/// `POST /api/v1/assignments/{id}/withdraw`: by who asked for it.
+pub(super) async fn withdraw(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<Answered>> {
+    let No { reason } = body(request).await?;
+    let answer = assignments::end(&people.app, &id, Ending::Withdraw, &reason, &person).await?;
+    Ok(answered(answer).1)
 }

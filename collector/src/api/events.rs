@@ -45,7 +45,7 @@ pub async fn stream(
                 };
                 match received {
                     Ok(event) => {
-                        if within(&store, &reach, event.node()).await
+                        if within(&store, &reach, &event).await
                             && let Some(sent) = written(&event)
                         {
                             return Some((Ok(sent), (receiver, place, closing, store, reach)));
@@ -60,11 +60,17 @@ pub async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// Whether a listener may hear of a node. One whose group cannot be read now is left out: the page asks again by itself.
-async fn within(store: &Store, reach: &Reach, node: &str) -> bool {
+/// Whether a listener may hear of it. A node whose group cannot be read now is left out: the page asks again by itself.
+async fn within(store: &Store, reach: &Reach, event: &crate::events::Event) -> bool {
     if reach.is_all() {
         return true;
     }
+    if let Some(group) = event.group() {
+        return reach.reaches(group);
+    }
+    let Some(node) = event.node() else {
+        return false;
+    };
     let group: Result<Option<String>, _> = sqlx::query_scalar("SELECT grp FROM nodes WHERE id = ?")
         .bind(node)
         .fetch_optional(store.read_pool())
@@ -78,6 +84,7 @@ fn written(event: &crate::events::Event) -> Option<Event> {
         What::Verdict(verdict) => serde_json::to_string(verdict),
         What::Violation(violation) => serde_json::to_string(violation),
         What::Session(session) => serde_json::to_string(session),
+        What::Change(change) => serde_json::to_string(change),
         What::Node(node) => serde_json::to_string(node),
     };
     Some(Event::default().event(event.name()).data(data.ok()?))

@@ -1,7 +1,10 @@
 //! Images: published with their publisher's signature, their manifests uploaded beside them.
 
+use std::sync::Arc;
+
 use attestation::digest::Digest;
 use attestation::dsse::Envelope;
+use attestation::entry::Line;
 use attestation::time::Timestamp;
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
@@ -15,6 +18,7 @@ use crate::access::Person;
 use crate::door::people::People;
 use crate::images;
 use crate::problem::ProblemResponse;
+use crate::snapshots;
 use crate::store::nodes::{digest, time};
 
 /// An image as the API gives it.
@@ -50,6 +54,10 @@ pub struct ImageEntry {
     pub published_by: String,
     /// When it was revoked, if it was.
     pub revoked: Option<Timestamp>,
+    /// By whom.
+    pub revoked_by: Option<String>,
+    /// Why.
+    pub revoke_reason: Option<String>,
     /// Nodes that say they are it.
     pub nodes: u64,
 }
@@ -98,6 +106,8 @@ fn entry(row: &SqliteRow) -> Result<ImageEntry, sqlx::Error> {
         published: Timestamp::from_micros(row.try_get("published")?),
         published_by: row.try_get("published_by")?,
         revoked: time(row, "revoked")?,
+        revoked_by: row.try_get("revoked_by")?,
+        revoke_reason: row.try_get("revoke_reason")?,
         nodes: number("running")?,
     })
 }
@@ -135,16 +145,24 @@ pub(super) async fn list(
     Asked(query): Asked<Query>,
 ) -> Answer<Json<Listed<ImageEntry>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
-    let offset: u64 = query
-        .cursor
-        .as_deref()
-        .map_or(Ok(0), str::parse)
-        .map_err(|_| {
-            ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
-        })?;
+    let offset = asked::offset(query.cursor.as_deref())?;
     let items = entries(&people, query.name.as_deref(), offset, limit + 1).await?;
     let next = offset + u64::from(limit);
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
+}
+
+async fn row(people: &People, sha256: &Digest) -> Answer<SqliteRow> {
+    let sql = format!("{SELECT} WHERE i.payload = ?");
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(sha256.as_bytes().as_slice())
+        .fetch_optional(people.app.store.read_pool())
+        .await?
+        .ok_or_else(|| ProblemResponse::not_found("no image has this digest"))
+}
+
+/// The image with this digest, or 404.
+pub(crate) async fn found(people: &People, sha256: &Digest) -> Answer<ImageEntry> {
+    Ok(entry(&row(people, sha256).await?)?)
 }
 
 /// `GET /api/v1/images/{sha256}`: the image, and the envelope that its publisher signed.
@@ -152,16 +170,107 @@ pub(super) async fn get(
     State(people): State<People>,
     Named(sha256): Named<Digest>,
 ) -> Answer<Json<serde_json::Value>> {
-    let sql = format!("{SELECT} WHERE i.payload = ?");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(sha256.as_bytes().as_slice())
-        .fetch_optional(people.app.store.read_pool())
-        .await?
-        .ok_or_else(|| ProblemResponse::not_found("no image has this digest"))?;
+    let row = row(&people, &sha256).await?;
     let mut shown = serde_json::to_value(entry(&row)?).unwrap_or_default();
     let envelope: Vec<u8> = row.try_get("envelope")?;
     shown["statement"] = serde_json::from_slice(&envelope).unwrap_or_default();
     Ok(Json(shown))
+}
+
+/// What the list of differences between two images takes.
+#[derive(Debug, Deserialize)]
+pub(super) struct DifferencesQuery {
+    /// The image that is the one before.
+    from: Digest,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// `GET /api/v1/images/{sha256}/differences`: what is not as in another image.
+pub(super) async fn differences(
+    State(people): State<People>,
+    Named(sha256): Named<Digest>,
+    Asked(query): Asked<DifferencesQuery>,
+) -> Answer<Json<Listed<Changed>>> {
+    let limit = asked::limit(query.limit, query.cursor.as_deref())?;
+    let offset = asked::offset(query.cursor.as_deref())?;
+    let (items, more) = between(&people, &query.from, &sha256, offset, limit).await?;
+    let next = more.then(|| (offset + u64::from(limit)).to_string());
+    Ok(Json(Listed { items, next }))
+}
+
+/// One entry that is not the same in two images.
+#[derive(Clone, Debug, Serialize)]
+pub struct Changed {
+    /// The path, as shown.
+    pub path: String,
+    /// The entry line in the one before.
+    pub expected: Option<String>,
+    /// The entry line in this one.
+    pub found: Option<String>,
+    /// What differs.
+    pub fields: Vec<String>,
+}
+
+/// What is not as in another image, after an offset; and whether there is more.
+pub(crate) async fn between(
+    people: &People,
+    from: &Digest,
+    to: &Digest,
+    offset: u64,
+    limit: u32,
+) -> Answer<(Vec<Changed>, bool)> {
+    let (one, other) = (whole(people, from).await?, whole(people, to).await?);
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let page = snapshots::between(
+        &people.app,
+        &one,
+        &other,
+        whole(offset),
+        whole(u64::from(limit)),
+    )
+    .await?;
+    let changed = page.items.into_iter().map(|it| {
+        let (expected, found) = (it.expected.as_ref(), it.found.as_ref());
+        Changed {
+            path: it.path.to_string(),
+            fields: attestation::entry::fields(
+                expected.map(Line::entry).as_ref(),
+                found.map(Line::entry).as_ref(),
+            ),
+            expected: expected.map(|line| line.as_str().to_owned()),
+            found: found.map(|line| line.as_str().to_owned()),
+        }
+    });
+    Ok((changed.collect(), page.more))
+}
+
+async fn whole(people: &People, sha256: &Digest) -> Answer<Arc<images::LoadedImage>> {
+    let loaded = people.app.images.get(sha256).await.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "image not loaded");
+        ProblemResponse::internal()
+    })?;
+    loaded.ok_or_else(|| {
+        ProblemResponse::not_found("no image has this digest, or its manifest has not been sent")
+    })
+}
+
+#[derive(Deserialize)]
+struct Revocation {
+    reason: String,
+}
+
+/// `POST /api/v1/images/{sha256}/revoke`: nodes that are it become `unknown-image`.
+pub(super) async fn revoke(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(sha256): Named<Digest>,
+    request: Request,
+) -> Answer<Json<images::Revoked>> {
+    let Revocation { reason } = body(request).await?;
+    Ok(Json(
+        images::revoke(&people.app, sha256, &reason, &person).await?,
+    ))
 }
 
 #[derive(Deserialize)]
@@ -176,7 +285,7 @@ pub(super) async fn publish(
     request: Request,
 ) -> Answer<(StatusCode, Json<images::Published>)> {
     let Publication { statement } = body(request).await?;
-    let published = images::publish(&people.app, statement, &person.user).await?;
+    let published = images::publish(&people.app, statement, &person).await?;
     Ok((StatusCode::CREATED, Json(published)))
 }
 

@@ -4,8 +4,10 @@ pub(crate) mod accounts;
 pub(crate) mod activity;
 mod asked;
 pub(crate) mod assignments;
+pub(crate) mod changes;
 mod events;
 mod evidence;
+pub(crate) mod exceptions;
 pub(crate) mod images;
 mod logins;
 mod nodes;
@@ -110,11 +112,40 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/images", get(images::list).post(images::publish))
         .route("/api/v1/images/{sha256}", get(images::get))
+        .route("/api/v1/images/{sha256}/revoke", post(images::revoke))
+        .route(
+            "/api/v1/images/{sha256}/differences",
+            get(images::differences),
+        )
         .route("/api/v1/manifests/{sha256}", put(images::put_manifest))
         .route(
             "/api/v1/assignments",
-            get(assignments::list).post(assignments::assign),
+            get(assignments::list).post(assignments::request),
         )
+        .route(
+            "/api/v1/assignments/{id}/approve",
+            post(assignments::approve),
+        )
+        .route("/api/v1/assignments/{id}/refuse", post(assignments::refuse))
+        .route(
+            "/api/v1/assignments/{id}/withdraw",
+            post(assignments::withdraw),
+        )
+        .route("/api/v1/changes", get(changes::list))
+        .route("/api/v1/changes/{id}", get(changes::get))
+        .route("/api/v1/changes/{id}/nodes", get(changes::nodes))
+        .route(
+            "/api/v1/exceptions",
+            get(exceptions::list).post(exceptions::request),
+        )
+        .route("/api/v1/exceptions/{id}", get(exceptions::get))
+        .route("/api/v1/exceptions/{id}/approve", post(exceptions::approve))
+        .route("/api/v1/exceptions/{id}/refuse", post(exceptions::refuse))
+        .route(
+            "/api/v1/exceptions/{id}/withdraw",
+            post(exceptions::withdraw),
+        )
+        .route("/api/v1/exceptions/{id}/revoke", post(exceptions::revoke))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))
         .route("/api/v1/password", post(accounts::own_password))

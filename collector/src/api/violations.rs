@@ -11,7 +11,7 @@ use crate::access::Person;
 use crate::door::people::People;
 use crate::pins;
 use crate::problem::ProblemResponse;
-use crate::violations::review;
+use crate::violations::review::{self, Judged};
 use crate::violations::view::{Kind, Severity, ViolationView};
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +106,9 @@ struct Resolution {
     /// What was found becomes the pin.
     #[serde(default)]
     accept: bool,
+    /// What the person says that it was.
+    #[serde(default)]
+    r#as: Judged,
 }
 
 /// `POST /api/v1/violations/{id}/acknowledge`.
@@ -116,7 +119,7 @@ pub(super) async fn acknowledge(
     request: Request,
 ) -> Answer<Json<ViolationView>> {
     let Review { reason } = body(request).await?;
-    let violation = review::acknowledge(&people.app, &id, &reason, &person.user).await?;
+    let violation = review::acknowledge(&people.app, &id, &reason, &person).await?;
     Ok(Json(violation))
 }
 
@@ -128,11 +131,15 @@ pub(super) async fn resolve(
     Named(id): Named<String>,
     request: Request,
 ) -> Answer<(StatusCode, Json<ViolationView>)> {
-    let Resolution { reason, accept } = body(request).await?;
+    let Resolution {
+        reason,
+        accept,
+        r#as,
+    } = body(request).await?;
     if accept {
-        let violation = pins::accept(&people.app, &id, &reason, &person.user).await?;
+        let violation = pins::accept(&people.app, &id, &reason, &person).await?;
         return Ok((StatusCode::ACCEPTED, Json(violation)));
     }
-    let violation = review::resolve(&people.app, &id, &reason, &person.user).await?;
+    let violation = review::resolve(&people.app, &id, &reason, r#as, &person).await?;
     Ok((StatusCode::OK, Json(violation)))
 }

@@ -14,7 +14,7 @@ use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 use crate::violations::store::{Channels, all_open, apply};
 use crate::violations::view::Step;
-use crate::violations::{Change, RETIRED};
+use crate::violations::{Change, RETIRED, Resolution};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Nodes retired at a time; the next look takes the others.
@@ -122,6 +122,7 @@ impl Retiring {
             violation.resolved = Some(now);
             violation.updated = now;
             violation.resolution = Some(RETIRED.to_owned());
+            violation.resolved_as = Some(Resolution::Retired);
             self.step(tx, Step::Resolved, violation, now).await?;
             ended += 1;
         }

@@ -2,6 +2,7 @@
 
 mod manifests;
 mod publish;
+mod revoke;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::violations::view::ImageView;
 
 pub use self::manifests::{ManifestFault, file, put_manifest};
 pub use self::publish::{Published, publish};
+pub use self::revoke::{Revoked, revoke};
 
 /// Entries of all images in memory: 150 bytes each, so at most about a gigabyte.
 const ENTRIES_IN_MEMORY: u64 = 8 << 20;
@@ -146,8 +148,9 @@ impl ImageCache {
         Ok(Some(image))
     }
 
-    /// Drops an image that has changed in the store.
-    pub fn forget(&self, payload: &Digest) {
+    /// Drops an image that has changed in the store; one that is being loaded as it was before is waited for.
+    pub async fn forget(&self, payload: &Digest) {
+        let _none_is_loaded = self.loading.lock().await;
         self.loaded.invalidate(payload);
     }
 

@@ -7,6 +7,8 @@ use attestation::time::Timestamp;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::access::Person;
+use crate::activity::{self, Doing, Target};
 use crate::clock;
 use crate::log::{self, Leaf};
 use crate::problem::ProblemResponse;
@@ -35,7 +37,7 @@ pub struct Published {
 pub async fn publish(
     state: &AppState,
     envelope: Envelope,
-    by: &str,
+    who: &Person,
 ) -> Result<Published, ProblemResponse> {
     let statement = verified(state, &envelope)?;
     let name = statement.statement().name().unwrap_or_default().to_owned();
@@ -48,10 +50,10 @@ pub async fn publish(
         manifest_needed: true,
         manifest: said.manifest.sha256,
     };
-    let (by, now, job) = (by.to_owned(), clock::now(), published.clone());
+    let (who, now, job) = (who.clone(), clock::now(), published.clone());
     let stored = state
         .store
-        .write(move |tx| Box::pin(async move { keep(tx, &statement, &job, &by, now).await }))
+        .write(move |tx| Box::pin(async move { keep(tx, &statement, &job, &who, now).await }))
         .await?;
     match stored {
         Stored::Complete(complete) => {
@@ -113,7 +115,7 @@ async fn keep(
     tx: &mut Writing,
     statement: &VerifiedStatement<Image>,
     published: &Published,
-    by: &str,
+    who: &Person,
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
     let payload = published.sha256.as_bytes().as_slice();
@@ -133,7 +135,7 @@ async fn keep(
     {
         return Ok(Stored::Epoch(highest));
     }
-    insert(tx, statement, published, by, now).await?;
+    insert(tx, statement, published, &who.user, now).await?;
     let bytes = statement.envelope().to_json();
     log::keep(tx, "image", &published.sha256, &bytes, now).await?;
     let leaf = Leaf {
@@ -142,9 +144,26 @@ async fn keep(
         node: None,
         sequence: None,
         digest: published.sha256,
-        more: serde_json::json!({"name": published.name, "version": published.version, "by": by}),
+        more: serde_json::json!({"name": published.name, "version": published.version, "by": who.user}),
     };
     log::append(tx, &leaf).await?;
+    let (id, name) = (
+        published.sha256.to_string(),
+        format!("{} {}", published.name, published.version),
+    );
+    let source = &statement.predicate().source;
+    let doing = Doing {
+        who,
+        at: now,
+        action: "image.publish",
+        target: Target::new("image", &id, &name),
+        before: serde_json::Value::Null,
+        after: serde_json::json!({
+            "epoch": published.epoch, "repository": source.repository, "commit": source.commit, "author": source.author,
+        }),
+        reason: None,
+    };
+    activity::record(tx, &doing).await?;
     // A manifest that is here already, for another statement, must be sent again: it was compared with that one only.
     Ok(Stored::Complete(false))
 }

@@ -6,6 +6,7 @@ mod challenge;
 mod listed;
 mod prepare;
 mod record;
+mod references;
 mod refusal;
 mod sequence;
 
@@ -221,6 +222,7 @@ struct Job {
     statement: VerifiedStatement<Attestation>,
     differences: Option<Arc<Vec<Difference>>>,
     image: Option<Arc<LoadedImage>>,
+    beside: Vec<Arc<LoadedImage>>,
     assignment: Option<Arc<Current>>,
     pins: Standing,
     fresh: bool,
@@ -323,7 +325,7 @@ impl Work {
         let accepted = state.pins.accepted(&row.id);
         for statement in verified {
             let said = statement.predicate();
-            let image = self.image(state, &statement).await?;
+            let image = references::image(state, said.image.as_ref()).await?;
             let assignment = state.assignments.for_statement(
                 &row.group,
                 said.image.as_ref(),
@@ -347,6 +349,12 @@ impl Work {
                 .as_ref()
                 .map_or(&[][..], |listed| listed.as_slice());
             let scope = image.as_ref().map(|image| &image.statement.predicate.scope);
+            let beside = match &assignment {
+                Some(current) if !listed.is_empty() => {
+                    references::beside(state, said.image.as_ref(), current, self.received).await?
+                }
+                _ => Vec::new(),
+            };
             let pins = pins::stand(pinned.as_ref(), said, listed, scope, &accepted);
             if let Standing::Held(held) = &pins {
                 pinned = Some(Arc::clone(held));
@@ -354,6 +362,7 @@ impl Work {
             jobs.push(Job {
                 differences,
                 image,
+                beside,
                 assignment,
                 pins,
                 fresh,
@@ -372,14 +381,18 @@ impl Work {
                         origin: &settings.origin,
                         received,
                     };
-                    prepare(
+                    let prepared = prepare(
                         &bench,
                         job.statement,
                         job.differences,
                         job.image,
                         job.pins,
                         job.fresh,
-                    )
+                    )?;
+                    Ok(Prepared {
+                        beside: job.beside,
+                        ..prepared
+                    })
                 })
                 .collect::<Result<Vec<_>, Code>>()
         })
@@ -397,20 +410,6 @@ impl Work {
             return Ok(None);
         }
         Ok(state.pins.held(&state.store, self.node.as_str()).await?)
-    }
-
-    async fn image(
-        &self,
-        state: &AppState,
-        statement: &VerifiedStatement<Attestation>,
-    ) -> Result<Option<Arc<LoadedImage>>, ProblemResponse> {
-        let Some(image) = &statement.predicate().image else {
-            return Ok(None);
-        };
-        state.images.get(image).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "image not loaded");
-            ProblemResponse::internal()
-        })
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Prepared {
     pub appraisal: Option<Appraisal>,
     /// The image that it compares with, where it is held.
     pub image: Option<Arc<LoadedImage>>,
+    /// What else the assignment allows now, where something differs: a node on its way from one image to another shows both.
+    pub beside: Vec<Arc<LoadedImage>>,
     /// How its pins stand to what is held.
     pub pins: Standing,
     /// The assignment that it was appraised by.
@@ -154,6 +156,7 @@ pub fn prepare(
         differences_at,
         appraisal,
         image,
+        beside: Vec::new(),
         pins,
         assignment,
         another_log,

@@ -1,5 +1,6 @@
 //! The writer's part: order, forks, and everything that follows from a statement, in one transaction.
 
+mod accounted;
 mod again;
 mod flood;
 mod kept;
@@ -14,14 +15,16 @@ use attestation::time::Timestamp;
 use attestation::wire::{Expected, Refused};
 use serde_json::json;
 
+use self::accounted::accounted;
 use self::again::{before, replay};
 pub use self::flood::flood;
-use self::kept::{keep_statement, snapshot, touched};
+use self::kept::{became, keep_statement, snapshot, touched};
 use self::verdict::set_verdict;
 use super::refusal::{Code, Refusal, note};
 use super::sequence::{Place, expected, place};
 use super::{Listed, Prepared};
 use crate::events::{Event, NodeEvent};
+use crate::exceptions::{self, Exceptions};
 use crate::keys::CollectorKeys;
 use crate::logins;
 use crate::metrics::{Metrics, VerdictLabel};
@@ -31,6 +34,7 @@ use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
+use crate::violations::Resolution;
 use crate::violations::steps::{Facts, steps};
 use crate::violations::store::{Channels, apply, open_of, open_touched};
 use crate::violations::view::Step;
@@ -69,6 +73,7 @@ struct Office {
     keys: Arc<CollectorKeys>,
     listed: Listed,
     snapshots: Snapshots,
+    exceptions: Arc<Exceptions>,
     settings: Arc<CollectorSettings>,
 }
 
@@ -83,6 +88,7 @@ impl Office {
             keys: Arc::clone(&state.keys),
             listed: state.listed.clone(),
             snapshots: state.snapshots.clone(),
+            exceptions: Arc::clone(&state.exceptions),
             settings: Arc::clone(&state.settings),
         }
     }
@@ -257,6 +263,7 @@ async fn take(
     if prepared.fresh || verdict > was {
         set_verdict(tx, office, node, verdict, &reasons, prepared).await?;
     }
+    became(tx, node, prepared, office.received).await?;
     advance(node, prepared, office.received, jumped.is_some());
     tx.put_node(node.clone()).await?;
     tx.event(Event::Node(NodeEvent {
@@ -323,6 +330,11 @@ async fn violations(
         open_of(tx, &node.id).await?
     };
     open.extend(open_touched(tx, &node.id, &said.touched).await?);
+    let accounted = accounted(office, node, prepared);
+    if prepared.fresh {
+        let relied = &office.exceptions;
+        exceptions::rely(tx, relied, &node.id, &accounted, office.received).await?;
+    }
     let facts = Facts {
         node: &node.id,
         node_name: &node.name,
@@ -337,6 +349,7 @@ async fn violations(
         jumped: jumped.map(|end| (end.sequence, said.sequence)),
         fork: None,
         calm: office.calm,
+        accounted: &accounted,
     };
     let mut changes = steps(&open, &facts, || uuid::Uuid::now_v7().to_string());
     if open.is_empty() && changes.is_empty() {
@@ -352,6 +365,7 @@ async fn violations(
             && let Some(word) = pins::word(tx, &change.violation).await?
         {
             change.violation.resolution = Some(word);
+            change.violation.resolved_as = Some(Resolution::Accepted);
         }
         apply(
             tx,

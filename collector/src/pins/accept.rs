@@ -7,6 +7,7 @@ use attestation::scope::Expect;
 use sqlx::Row as _;
 
 use super::ACCEPTS;
+use crate::access::Person;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, Store, StoreError, Writing};
@@ -32,9 +33,9 @@ pub async fn accept(
     state: &AppState,
     id: &str,
     reason: &str,
-    by: &str,
+    person: &Person,
 ) -> Result<ViolationView, ProblemResponse> {
-    let violation = review::accept(state, id, reason, by).await?;
+    let violation = review::accept(state, id, reason, person).await?;
     if let Some(accept) = of(&violation) {
         state.pins.wait_for(&violation.node, accept);
     }

@@ -3,13 +3,17 @@
 
 use attestation::time::Timestamp;
 use http::StatusCode;
+use serde::Deserialize;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
+use super::resolution::Resolution;
 use super::steps::Change;
 use super::store::{Channels, SELECT, apply, view};
 use super::view::{Acknowledged, Kind, Step, ViolationView};
-use crate::activity::{self, Action};
+use crate::access::Person;
+use crate::activity::{self, Doing, Target};
+use crate::approvals;
 use crate::clock;
 use crate::events::{Event, NodeEvent};
 use crate::metrics::Metrics;
@@ -18,27 +22,25 @@ use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 
-/// A reason is a few sentences; it stands in every message about the violation.
-const REASON: usize = 1_000;
-
 /// Marks a violation as seen, as it now is: another finding clears the mark.
 pub async fn acknowledge(
     state: &AppState,
     id: &str,
     reason: &str,
-    by: &str,
+    person: &Person,
 ) -> Result<ViolationView, ProblemResponse> {
-    decide(state, id, reason, by, Decision::Acknowledge).await
+    decide(state, id, reason, person, Decision::Acknowledge).await
 }
 
-/// Ends a violation that a person must judge.
+/// Ends a violation that a person must judge: it was looked at, or nothing was wrong.
 pub async fn resolve(
     state: &AppState,
     id: &str,
     reason: &str,
-    by: &str,
+    judged: Judged,
+    person: &Person,
 ) -> Result<ViolationView, ProblemResponse> {
-    decide(state, id, reason, by, Decision::Resolve).await
+    decide(state, id, reason, person, Decision::Resolve(judged)).await
 }
 
 /// Takes what was found at a `local` or `growing` path for right: the violation is marked as seen, and ends when the node says that
@@ -47,16 +49,39 @@ pub async fn accept(
     state: &AppState,
     id: &str,
     reason: &str,
-    by: &str,
+    person: &Person,
 ) -> Result<ViolationView, ProblemResponse> {
-    decide(state, id, reason, by, Decision::Accept).await
+    decide(state, id, reason, person, Decision::Accept).await
+}
+
+/// What a person says of a violation that they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Judged {
+    /// They have looked at it, and it is settled.
+    #[default]
+    Reviewed,
+    /// Nothing was wrong.
+    FalseAlarm,
+}
+
+impl Judged {
+    fn ends(self, by: &str, reason: &str) -> (Resolution, String) {
+        match self {
+            Self::Reviewed => (Resolution::Reviewed, format!("reviewed by {by}: {reason}")),
+            Self::FalseAlarm => (
+                Resolution::FalseAlarm,
+                format!("a false alarm, says {by}: {reason}"),
+            ),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Acknowledge,
     Accept,
-    Resolve,
+    Resolve(Judged),
 }
 
 /// Why no person can end a violation now; nothing where one can. Pure.
@@ -112,20 +137,14 @@ async fn decide(
     state: &AppState,
     id: &str,
     reason: &str,
-    by: &str,
+    person: &Person,
     decision: Decision,
 ) -> Result<ViolationView, ProblemResponse> {
-    let reason = reason.trim();
-    if reason.is_empty() || reason.chars().count() > REASON || reason.chars().any(char::is_control)
-    {
-        return Err(ProblemResponse::malformed(format!(
-            "`reason` says why, in one line of at most {REASON} characters"
-        )));
-    }
+    let reason = approvals::reason(reason)?;
     let desk = Desk {
         id: id.to_owned(),
-        reason: reason.to_owned(),
-        by: by.to_owned(),
+        reason,
+        person: person.clone(),
         at: clock::now(),
         decision,
         webhooks: state
@@ -142,7 +161,7 @@ async fn decide(
 struct Desk {
     id: String,
     reason: String,
-    by: String,
+    person: Person,
     at: Timestamp,
     decision: Decision,
     webhooks: Vec<String>,
@@ -174,7 +193,7 @@ impl Desk {
                 if let Some(why) = pins::refused(&violation, node.as_ref()) {
                     return Ok(Err(conflict("not-a-pin", why)));
                 }
-                if !pins::keep(tx, &violation, &self.by, &self.reason, self.at).await? {
+                if !pins::keep(tx, &violation, &self.person.user, &self.reason, self.at).await? {
                     return Ok(Err(conflict(
                         "many",
                         "the node has not confirmed what was accepted before: wait until it has",
@@ -182,12 +201,13 @@ impl Desk {
                 }
                 self.acknowledged(violation)
             }
-            Decision::Resolve => {
+            Decision::Resolve(judged) => {
                 if let Some(why) = lasting(violation.kind, node.as_ref()) {
                     return Ok(Err(conflict("lasts", why)));
                 }
                 self.settle(tx, &violation, node).await?;
-                self.resolved(violation)
+                let (how, told) = judged.ends(&self.person.user, &self.reason);
+                violation.ended(self.at, how, told)
             }
         };
         self.tell(tx, &violation).await?;
@@ -197,17 +217,10 @@ impl Desk {
     fn acknowledged(&self, mut violation: ViolationView) -> ViolationView {
         violation.updated = self.at;
         violation.acknowledged = Some(Acknowledged {
-            by: self.by.clone(),
+            by: self.person.user.clone(),
             at: self.at,
             reason: self.reason.clone(),
         });
-        violation
-    }
-
-    fn resolved(&self, mut violation: ViolationView) -> ViolationView {
-        violation.updated = self.at;
-        violation.resolved = Some(self.at);
-        violation.resolution = Some(format!("reviewed by {}: {}", self.by, self.reason));
         violation
     }
 
@@ -222,7 +235,7 @@ impl Desk {
             (Kind::Touched, _) => {
                 sqlx::query("UPDATE touched SET reviewed = ?, reviewed_by = ? WHERE node = ? AND path = ? AND reviewed IS NULL")
                     .bind(self.at.as_micros())
-                    .bind(&self.by)
+                    .bind(&self.person.user)
                     .bind(&violation.node)
                     .bind(violation.path.as_deref().unwrap_or_default())
                     .execute(&mut tx.connection)
@@ -242,7 +255,7 @@ impl Desk {
         let (step, action) = match self.decision {
             Decision::Acknowledge => (Step::Updated, "violation.acknowledge"),
             Decision::Accept => (Step::Updated, "violation.accept"),
-            Decision::Resolve => (Step::Resolved, "violation.resolve"),
+            Decision::Resolve(_) => (Step::Resolved, "violation.resolve"),
         };
         let channels = Channels {
             webhooks: &self.webhooks,
@@ -253,15 +266,19 @@ impl Desk {
             violation: violation.clone(),
         };
         apply(tx, &change, self.at, None, &channels).await?;
-        let done = Action {
+        let node = tx.node(&violation.node).await?;
+        let name = violation.summary();
+        let target = Target::new("violation", &violation.id, &name);
+        let doing = Doing {
+            who: &self.person,
             at: self.at,
-            by: &self.by,
             action,
-            target: &violation.id,
-            node: Some(&violation.node),
-            detail: json!({"kind": violation.kind, "path": violation.path, "reason": self.reason}),
+            target: node.as_ref().map_or(target, |node| target.on(node)),
+            before: json!({"kind": violation.kind, "path": violation.path, "expected": violation.expected, "found": violation.found}),
+            after: json!({"step": step, "resolved_as": violation.resolved_as}),
+            reason: Some(&self.reason),
         };
-        activity::note(tx, &done).await?;
+        activity::record(tx, &doing).await?;
         tx.event(Event::Node(NodeEvent {
             id: violation.node.clone(),
         }));

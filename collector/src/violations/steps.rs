@@ -10,11 +10,13 @@ use std::collections::{HashMap, HashSet};
 use attestation::appraisal::Verdict;
 use attestation::digest::Digest;
 use attestation::entry::{self, Line};
+use attestation::path::ImagePath;
 use attestation::severity::{self, sort_gravest_first};
 use attestation::statement::{Attestation, Difference};
 use attestation::time::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::resolution::Resolution;
 use super::view::{ImageView, Kind, MountView, Severity, Step, ViolationView};
 
 /// Above so many open differences a node has one violation for all of them.
@@ -50,6 +52,44 @@ pub struct Facts<'a> {
     pub fork: Option<(Digest, Digest)>,
     /// Whether the node keeps within its budget again.
     pub calm: bool,
+    /// The differences that people need not judge now, or that they judged before.
+    pub accounted: &'a HashMap<ImagePath, Accounted>,
+}
+
+/// What is known of a difference beside what the node says of it. It changes no verdict, only what people see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accounted {
+    /// It was accepted, and that holds now.
+    Excepted {
+        /// The exception's id.
+        exception: String,
+        /// The sentence for a violation that ends by it.
+        told: String,
+    },
+    /// While several images are allowed: another of them has it so.
+    RollingOut {
+        /// That image, as people name it.
+        image: String,
+    },
+    /// It was accepted, and that is over.
+    Lapsed {
+        /// The exception's id.
+        exception: String,
+    },
+}
+
+impl Accounted {
+    /// How an open violation of this difference ends; none where it must be open.
+    fn resolution(&self) -> Option<(Resolution, String)> {
+        match self {
+            Self::Excepted { told, .. } => Some((Resolution::Excepted, told.clone())),
+            Self::RollingOut { image } => Some((
+                Resolution::RolledOut,
+                format!("rolled out: {image} has it so"),
+            )),
+            Self::Lapsed { .. } => None,
+        }
+    }
 }
 
 /// One step of one violation.
@@ -110,6 +150,7 @@ pub fn event(
         updated: at,
         resolved: None,
         resolution: None,
+        resolved_as: None,
         image: None,
         count: None,
         mount: None,
@@ -160,13 +201,12 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
             return;
         }
         let facts = self.facts;
-        let total = facts
-            .attestation
-            .differences_total
-            .unwrap_or(0)
-            .max(facts.differences.len() as u64);
+        let total = self.to_be_judged();
         let many = total > MANY;
         for difference in facts.differences {
+            if self.need_not_be_judged(difference) {
+                continue;
+            }
             let key = (Kind::Difference, difference.path.to_string());
             if many && !self.open.contains_key(&key) {
                 continue;
@@ -182,6 +222,24 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
                 .insert("gravest".to_owned(), json!(gravest(facts.differences)));
             self.have((Kind::Many, String::new()), wanted);
         }
+    }
+
+    fn need_not_be_judged(&self, difference: &Difference) -> bool {
+        let accounted = self.facts.accounted.get(&difference.path);
+        accounted.is_some_and(|it| it.resolution().is_some())
+    }
+
+    /// How many differences a person must judge, those that the statement does not list among them.
+    fn to_be_judged(&self) -> u64 {
+        let facts = self.facts;
+        let listed = facts.differences.len() as u64;
+        let total = facts.attestation.differences_total.unwrap_or(0).max(listed);
+        let not = facts
+            .differences
+            .iter()
+            .filter(|it| self.need_not_be_judged(it))
+            .count();
+        total.saturating_sub(not as u64)
     }
 
     fn of_difference(&mut self, difference: &Difference) -> ViolationView {
@@ -214,6 +272,11 @@ impl<I: FnMut() -> String> Desk<'_, '_, I> {
         wanted.severity =
             severity::of_difference(expected.as_ref(), found.as_ref(), &difference.path);
         wanted.detected = difference.at;
+        if let Some(Accounted::Lapsed { exception }) = self.facts.accounted.get(&difference.path) {
+            wanted
+                .detail
+                .insert("exception".to_owned(), json!(exception));
+        }
         wanted
     }
 
@@ -369,6 +432,7 @@ fn says_the_same(open: &ViolationView, wanted: &ViolationView) -> bool {
         let mut detail = violation.detail.clone();
         detail.remove("late");
         detail.remove("reasons");
+        detail.remove("exception");
         detail
     };
     open.expected == wanted.expected

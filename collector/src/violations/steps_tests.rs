@@ -3,6 +3,8 @@
 use attestation::scope::Expect;
 use serde_json::{Value, json};
 
+use std::sync::LazyLock;
+
 use super::*;
 
 const LATER: Timestamp = Timestamp::from_micros(2_000_000);
@@ -104,8 +106,11 @@ fn facts<'a>(attestation: &'a Attestation, differences: &'a [Difference]) -> Fac
         jumped: None,
         fork: None,
         calm: true,
+        accounted: &NOTHING,
     }
 }
+
+static NOTHING: LazyLock<HashMap<ImagePath, Accounted>> = LazyLock::new(HashMap::new);
 
 fn late<'a>(attestation: &'a Attestation, differences: &'a [Difference]) -> Facts<'a> {
     Facts {
@@ -419,5 +424,103 @@ fn images_that_are_not_allowed_are_one_violation_and_their_files_none() {
     assert_eq!(
         Book::new().hear(&unknown),
         step(Step::Opened, Kind::UnknownImage, "")
+    );
+}
+
+fn accounted(how: Accounted) -> HashMap<ImagePath, Accounted> {
+    HashMap::from([(PATH.parse().unwrap(), how)])
+}
+
+fn excepted() -> HashMap<ImagePath, Accounted> {
+    accounted(Accounted::Excepted {
+        exception: "e".to_owned(),
+        told: "excepted until then".to_owned(),
+    })
+}
+
+#[test]
+fn what_is_excepted_opens_nothing_and_ends_what_is_open() {
+    let (mut book, quiet) = (Book::new(), said(json!({})));
+    let (differs_now, excepted) = ([differs(PATH, 'b')], excepted());
+    let with = |fresh| Facts {
+        accounted: &excepted,
+        fresh,
+        ..facts(&quiet, &differs_now)
+    };
+    assert!(book.hear(&with(true)).is_empty(), "nothing is opened");
+    book.hear(&facts(&quiet, &differs_now));
+    assert!(
+        book.hear(&with(false)).is_empty(),
+        "history resolves nothing"
+    );
+    let changes = steps(&book.open, &with(true), String::new);
+    assert_eq!(changes.len(), 1);
+    let ended = &changes[0].violation;
+    assert_eq!(changes[0].step, Step::Resolved);
+    assert_eq!(ended.resolved_as, Some(Resolution::Excepted));
+    assert_eq!(ended.resolution.as_deref(), Some("excepted until then"));
+}
+
+#[test]
+fn after_its_end_the_difference_is_a_violation_again_and_names_the_exception() {
+    let (mut book, quiet) = (Book::new(), said(json!({})));
+    let lapsed = accounted(Accounted::Lapsed {
+        exception: "e".to_owned(),
+    });
+    let differs_now = [differs(PATH, 'b')];
+    let over = Facts {
+        accounted: &lapsed,
+        ..facts(&quiet, &differs_now)
+    };
+    assert_eq!(book.hear(&over), step(Step::Opened, Kind::Difference, PATH));
+    assert_eq!(book.one(Kind::Difference).detail["exception"], "e");
+    assert!(
+        book.hear(&facts(&quiet, &differs_now)).is_empty(),
+        "the same still"
+    );
+}
+
+#[test]
+fn a_difference_ends_as_reverted_or_by_the_image_that_has_it_so() {
+    let quiet = said(json!({}));
+    let image = |version: &str| ImageView {
+        name: "web".to_owned(),
+        version: version.to_owned(),
+        sha256: version.repeat(64),
+        ..ImageView::default()
+    };
+    let differs_now = [differs(PATH, 'b')];
+    let of = |version: &str, differences| Facts {
+        image: Some(image(version)),
+        ..facts(&quiet, differences)
+    };
+    for (version, how, told) in [
+        ("1", Resolution::Reverted, "as expected again"),
+        ("2", Resolution::RolledOut, "rolled out: web 2 has it so"),
+    ] {
+        let mut book = Book::new();
+        book.hear(&of("1", &differs_now));
+        let changes = steps(&book.open, &of(version, &[]), String::new);
+        let ended = &changes[0].violation;
+        assert_eq!(ended.resolved_as, Some(how));
+        assert_eq!(ended.resolution.as_deref(), Some(told));
+    }
+}
+
+#[test]
+fn a_node_on_its_way_between_two_allowed_images_opens_nothing() {
+    let (mut book, quiet) = (Book::new(), said(json!({})));
+    let rolling = accounted(Accounted::RollingOut {
+        image: "web 2".to_owned(),
+    });
+    let differ = [differs(PATH, 'b'), differs("./etc/other", 'c')];
+    let facts = Facts {
+        accounted: &rolling,
+        ..facts(&quiet, &differ)
+    };
+    assert_eq!(
+        book.hear(&facts),
+        step(Step::Opened, Kind::Difference, "./etc/other"),
+        "what neither image has is one all the same"
     );
 }

@@ -6,6 +6,7 @@ use attestation::time::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::resolution::Resolution;
 use super::steps::Change;
 use super::view::{ImageView, Kind, Step, ViolationView};
 use crate::events::Event;
@@ -50,6 +51,10 @@ pub fn view(row: &SqliteRow) -> Result<ViolationView, sqlx::Error> {
         updated: Timestamp::from_micros(row.try_get("updated")?),
         resolved: crate::store::nodes::time(row, "resolved")?,
         resolution: row.try_get("resolution")?,
+        resolved_as: row
+            .try_get::<Option<String>, _>("resolved_as")?
+            .as_deref()
+            .and_then(Resolution::parse),
         image: image(row)?,
         count: number(row, "count")?,
         mount: parse_option(row.try_get("mount")?, "violations.mount")?,
@@ -230,10 +235,10 @@ async fn put(tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreErr
         .and_then(|image| image.sha256.parse().ok());
     sqlx::query(
         "INSERT INTO violations (id, node, kind, path, expect, expected, found, fields, actor, severity, opened, detected, updated, \
-         resolved, resolution, image, count, mount, detail, acknowledged) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
+         resolved, resolution, image, count, mount, detail, acknowledged, resolved_as) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) \
          ON CONFLICT (id) DO UPDATE SET expect = ?5, expected = ?6, found = ?7, fields = ?8, actor = ?9, severity = ?10, \
-         updated = ?13, resolved = ?14, resolution = ?15, image = ?16, count = ?17, mount = ?18, detail = ?19, acknowledged = ?20",
+         updated = ?13, resolved = ?14, resolution = ?15, image = ?16, count = ?17, mount = ?18, detail = ?19, acknowledged = ?20, resolved_as = ?21",
     )
     .bind(&violation.id)
     .bind(&violation.node)
@@ -255,6 +260,7 @@ async fn put(tx: &mut Writing, violation: &ViolationView) -> Result<(), StoreErr
     .bind(violation.mount.as_ref().map(json))
     .bind(json(&violation.detail))
     .bind(violation.acknowledged.as_ref().map(json))
+    .bind(violation.resolved_as.map(Resolution::as_str))
     .execute(&mut tx.connection)
     .await?;
     Ok(())

@@ -5,6 +5,8 @@ use attestation::statement::Actor;
 use attestation::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::resolution::Resolution;
+
 /// How grave a violation is.
 pub use attestation::severity::Severity;
 /// What a violation is about.
@@ -112,8 +114,11 @@ pub struct ViolationView {
     pub updated: Timestamp,
     /// When it ended.
     pub resolved: Option<Timestamp>,
-    /// How it ended.
+    /// How it ended, in a sentence.
     pub resolution: Option<String>,
+    /// And in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_as: Option<Resolution>,
     /// Where the expected state comes from.
     pub image: Option<ImageView>,
     /// How many, where the kind is `many` or `touched`.
@@ -131,6 +136,16 @@ pub struct ViolationView {
 }
 
 impl ViolationView {
+    /// Ends it: how in a word, and in a sentence.
+    #[must_use]
+    pub fn ended(mut self, at: Timestamp, how: Resolution, sentence: String) -> Self {
+        self.updated = at;
+        self.resolved = Some(at);
+        self.resolution = Some(sentence);
+        self.resolved_as = Some(how);
+        self
+    }
+
     /// One line for people.
     pub fn summary(&self) -> String {
         let node = if self.node_name.is_empty() {

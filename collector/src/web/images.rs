@@ -38,7 +38,7 @@ pub(super) async fn page(
     let name = (!filter.name.is_empty()).then_some(filter.name.as_str());
     let items = images::entries(&people, name, (page - 1) * u64::from(ROWS), ROWS + 1).await?;
     let listed = Listed::of(items, ROWS, |image| image.sha256.clone());
-    let current: Vec<AssignmentView> = assignments::views(&people, 0, ASSIGNMENTS)
+    let current: Vec<AssignmentView> = assignments::views(&people, &person.reach, 0, ASSIGNMENTS)
         .await?
         .into_iter()
         .filter(|assignment| assignment.current)
@@ -105,13 +105,13 @@ fn row(image: &ImageEntry, current: &[AssignmentView], now: Timestamp) -> Markup
     html! {
         tr data-row=(image.sha256) id={ "i" (image.sha256) } {
             td data-label="Image" { div.cell {
-                b { (text::plain(&image.name)) }
+                a href={ "/images/" (image.sha256) } { b { (text::plain(&image.name)) } }
                 @if !image.complete { " " (state::tag("manifest missing", "warn")) }
                 @if image.revoked.is_some() { " " (state::tag("revoked", "bad")) }
                 @if image.expires.is_some_and(|expires| expires <= now) { " " (state::tag("expired", "bad")) }
                 span.sub { (text::hex(&image.sha256)) }
             } }
-            td data-label="Version" { div.cell { (text::plain(&image.version)) } }
+            td data-label="Version" { div.cell { a href={ "/images/" (image.sha256) } { (text::plain(&image.version)) } } }
             td.num data-label="Epoch" { div.cell { (image.epoch) } }
             td data-label="Commit" { div.cell { (node::provenance(&image.source.commit, &image.source.repository)) } }
             td data-label="Author" { div.cell { @if image.source.author.is_empty() { span.none { "not known" } } @else { (text::plain(&image.source.author)) } } }
@@ -140,7 +140,7 @@ fn groups(current: &[AssignmentView], now: Timestamp) -> Markup {
                         td data-label="Image" { div.cell { (text::plain(assignment.name.as_deref().unwrap_or("not here"))) " " (text::plain(assignment.version.as_deref().unwrap_or(""))) } }
                         td data-label="Asked for by" { div.cell { (text::plain(&assignment.requested_by)) } }
                         td data-label="Approved by" { div.cell { (text::plain(&assignment.approved_by)) @if assignment.approved_by == assignment.requested_by { " " (state::tag("same person", "warn")) } } }
-                        td data-label="Since" { div.cell { (text::age(assignment.from, now)) } }
+                        td data-label="Since" { div.cell { @match &assignment.change { Some(change) => a href={ "/changes/" (change) } { (text::age(assignment.from, now)) }, None => (text::age(assignment.from, now)) } } }
                     }
                 } }
             }

@@ -5,6 +5,10 @@ mod activity;
 pub mod assets;
 mod bands;
 pub mod capability;
+mod change;
+mod changes;
+mod exceptions;
+mod image;
 mod images;
 mod logins;
 mod node;
@@ -57,12 +61,29 @@ pub fn routes() -> Router<People> {
         .route("/violations/{id}/acknowledge", post(review::acknowledge))
         .route("/violations/{id}/resolve", post(review::resolve))
         .route("/violations/{id}/accept", post(review::accept))
+        .route("/violations/{id}/false-alarm", post(review::false_alarm))
+        .route("/violations/{id}/except", post(exceptions::request))
         .route("/sessions", get(logins::list))
         .route("/sessions/{id}", get(logins::page))
         .route("/images", get(images::page))
         .route("/activity", get(activity::page))
         .route("/activity/{id}", get(activity::record))
         .merge(settings::routes())
+        .route("/images/{sha256}", get(image::page))
+        .route("/images/{sha256}/differences", get(image::differences))
+        .route("/images/{sha256}/assign", post(image::assign_to))
+        .route("/images/{sha256}/revoke", post(image::revoke))
+        .route("/changes", get(changes::page))
+        .route("/changes/{id}", get(change::page))
+        .route("/changes/{id}/approve", post(change::approve))
+        .route("/changes/{id}/refuse", post(change::refuse))
+        .route("/changes/{id}/withdraw", post(change::withdraw))
+        .route("/exceptions", get(exceptions::page))
+        .route("/exceptions/{id}", get(exceptions::one))
+        .route("/exceptions/{id}/approve", post(exceptions::approve))
+        .route("/exceptions/{id}/refuse", post(exceptions::refuse))
+        .route("/exceptions/{id}/withdraw", post(exceptions::withdraw))
+        .route("/exceptions/{id}/revoke", post(exceptions::revoke))
 }
 
 /// A page's address with another value for one of its parameters; empty ones are left out.

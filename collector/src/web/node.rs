@@ -242,6 +242,7 @@ fn lead(facts: &Facts) -> Markup {
                 Some(at) => { "Attested " (text::age(at, facts.now)) ". " }
                 None => { "It has not attested yet. " }
             }
+            @if facts.node.excepted > 0 { a href="/exceptions?state=approved" { (text::counted(facts.node.excepted, "difference", "differences")) " excepted" } ". " }
             @if facts.node.touched > 0 { a href="#review" { (text::counted(facts.node.touched, "touched path", "touched paths")) " unreviewed" } ". " }
             @if facts.node.pins.unreviewed > 0 { a href={ "/nodes/" (row.id) "/pins?waiting=1" } { (text::counted(facts.node.pins.unreviewed, "pinned line", "pinned lines")) " unreviewed" } "." }
         }
@@ -352,7 +353,7 @@ fn image(facts: &Facts) -> Markup {
             } }
             @match (&facts.node.image, &facts.image) {
                 (Some(image), about) => {
-                    dt { "Compared with" } dd { (text::plain(&image.name)) " " (text::plain(&image.version)) " " (text::hex(&image.sha256)) }
+                    dt { "Compared with" } dd { a href={ "/images/" (image.sha256) } { (text::plain(&image.name)) " " (text::plain(&image.version)) } " " (text::hex(&image.sha256)) }
                     dt { "Commit" } dd { (provenance(&image.commit, &image.repository)) }
                     dt { "Author" } dd { @if image.author.is_empty() { span.none { "not known" } } @else { (text::plain(&image.author)) } }
                     @if let Some(about) = about {

@@ -229,6 +229,7 @@ fn row(node: &NodeFacts, now: Timestamp) -> Markup {
         tr data-row={ (row.id) "-" (node.status) } id={ "n" (row.id) } {
             td data-label="State" { div.cell {
                 (state::state(&node.status))
+                @if node.excepted > 0 { " " (state::tag(&format!("{} excepted", node.excepted), "quiet")) }
                 @if node.unreviewed() > 0 { " " (state::tag(&format!("{} unreviewed", node.unreviewed()), "warn")) }
             } }
             td data-label="Name" { div.cell { a href={ "/nodes/" (row.id) } { b { (text::plain(&row.name)) } } } }

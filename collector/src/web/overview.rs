@@ -46,11 +46,13 @@ pub(super) async fn page(
     let days = days(&people, reach, now).await?;
     let since = Timestamp::from_micros(now.as_micros().saturating_sub(DAY));
     let roots = logins::of_root(&people.app, reach, since, ROOTS).await?;
+    let rollouts = super::changes::under_way(&people, &person, now).await?;
     let body = html! {
         h1 { (first_line(&summary)) }
         @if summary.nodes == 0 { (empty()) } @else {
             (counted(&summary, &blind))
             (needs_a_person(&causes, &nodes, now))
+            (rollouts)
             @if !roots.is_empty() { h2 #roots { "Logins of root" small { "begun within a day" } } (super::logins::table(&roots, true, now)) }
         }
         div.cols {
@@ -66,7 +68,7 @@ pub(super) async fn page(
         &shell::live(
             "overview",
             "/",
-            &["violation", "verdict", "session", "node"],
+            &["violation", "verdict", "session", "change", "node"],
             &body,
         ),
     ))

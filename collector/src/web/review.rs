@@ -16,7 +16,7 @@ use crate::door::people::People;
 use crate::pins;
 use crate::problem::ProblemResponse;
 use crate::store::NodeRow;
-use crate::violations::review;
+use crate::violations::review::{self, Judged};
 use crate::violations::view::ViolationView;
 use attestation::time::Timestamp;
 
@@ -48,12 +48,15 @@ pub(super) fn section(
             form.review method="post" action=(at("acknowledge")) {
                 label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what you found, a ticket, who was asked"; }
                 button.act.first[lasts.is_some()] type="submit" { @if violation.acknowledged.is_some() { "Acknowledge again" } @else { "Acknowledge" } }
-                @if lasts.is_none() { button.act.first type="submit" formaction=(at("resolve")) { "Resolve" } }
+                @if lasts.is_none() {
+                    button.act.first type="submit" formaction=(at("resolve")) { "Resolve" }
+                    button.act type="submit" formaction=(at("false-alarm")) { "False alarm" }
+                }
                 @if acceptable { button.act.first type="submit" formaction=(at("accept")) { "Accept what was found" } }
             }
             p.note {
                 "Acknowledging says that you have seen it as it now is; another finding at this path clears that. "
-                @if lasts.is_none() { "Resolving ends this one violation. " }
+                @if lasts.is_none() { "Resolving ends this one violation; a false alarm says that nothing was wrong. " }
                 @if acceptable { "Accepting asks the node to hold to what it found from now on; this ends when it says that it does. " }
                 "Your name and the reason are kept in the history and told to every channel."
             }
@@ -73,7 +76,7 @@ pub(super) async fn acknowledge(
     Named(id): Named<String>,
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Redirect, ProblemResponse> {
-    let seen = review::acknowledge(&people.app, &id, &reason(form)?, &person.user).await?;
+    let seen = review::acknowledge(&people.app, &id, &reason(form)?, &person).await?;
     Ok(Redirect::to(&format!("/violations/{}", seen.id)))
 }
 
@@ -84,7 +87,27 @@ pub(super) async fn resolve(
     Named(id): Named<String>,
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Redirect, ProblemResponse> {
-    let ended = review::resolve(&people.app, &id, &reason(form)?, &person.user).await?;
+    settle(&people, &id, &reason(form)?, Judged::Reviewed, &person).await
+}
+
+/// `POST /violations/{id}/false-alarm`.
+pub(super) async fn false_alarm(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    form: Result<Form<Said>, FormRejection>,
+) -> Result<Redirect, ProblemResponse> {
+    settle(&people, &id, &reason(form)?, Judged::FalseAlarm, &person).await
+}
+
+async fn settle(
+    people: &People,
+    id: &str,
+    reason: &str,
+    judged: Judged,
+    person: &Person,
+) -> Result<Redirect, ProblemResponse> {
+    let ended = review::resolve(&people.app, id, reason, judged, person).await?;
     Ok(Redirect::to(&format!("/violations/{}", ended.id)))
 }
 
@@ -95,7 +118,7 @@ pub(super) async fn accept(
     Named(id): Named<String>,
     form: Result<Form<Said>, FormRejection>,
 ) -> Result<Redirect, ProblemResponse> {
-    let seen = pins::accept(&people.app, &id, &reason(form)?, &person.user).await?;
+    let seen = pins::accept(&people.app, &id, &reason(form)?, &person).await?;
     Ok(Redirect::to(&format!("/violations/{}", seen.id)))
 }
 

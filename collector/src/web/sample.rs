@@ -31,6 +31,7 @@ pub(crate) fn violation() -> ViolationView {
         updated: at,
         resolved: None,
         resolution: None,
+        resolved_as: None,
         image: Some(ImageView {
             name: "debian-web".to_owned(),
             version: "12.7".to_owned(),

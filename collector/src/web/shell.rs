@@ -9,12 +9,14 @@ use crate::access::Person;
 /// Scripts may not be evaluated and no style is injected: the content security policy forbids both.
 const HTMX: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"allowScriptTags":false,"selfRequestsOnly":true,"historyCacheSize":0,"scrollIntoViewOnBoost":false}"#;
 
-const PLACES: [(&str, &str); 7] = [
+const PLACES: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/nodes", "Nodes"),
     ("/violations", "Violations"),
     ("/sessions", "Sessions"),
     ("/images", "Images"),
+    ("/changes", "Changes"),
+    ("/exceptions", "Exceptions"),
     ("/activity", "Activity"),
     ("/settings", "Settings"),
 ];

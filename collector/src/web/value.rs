@@ -43,6 +43,16 @@ enum Value {
 
 const ACCESS_LIST: &str = "xattr.system.posix_acl_access";
 
+/// The names of what differs between two entry lines, as `fields[]` has them.
+#[must_use]
+pub fn fields(expected: Option<&str>, found: Option<&str>) -> Vec<String> {
+    let entry = |line: Option<&str>| {
+        line.and_then(|line| Line::parse(line).ok())
+            .map(|line| line.entry())
+    };
+    attestation::entry::fields(entry(expected).as_ref(), entry(found).as_ref())
+}
+
 /// The attributes that differ, by the names of `fields[]`. An entry added or removed shows all it has.
 #[must_use]
 pub fn compare(fields: &[String], expected: Option<&str>, found: Option<&str>) -> Vec<Compared> {

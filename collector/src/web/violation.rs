@@ -8,7 +8,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::value::{self, Compared, Item};
-use super::{address, node, review, sentence, shell, state, text};
+use super::{address, exceptions, node, review, sentence, shell, state, text};
 use crate::access::Person;
 use crate::alerts::{self, Delivery};
 use crate::api::Named;
@@ -40,6 +40,7 @@ pub(super) async fn page(
     let deliveries = alerts::deliveries(&app.store, Some(&id), None, STEPS).await?;
     let elsewhere = reads::elsewhere(app, &person.reach, &violation, ELSEWHERE).await?;
     let assigned = assigned(&people, &violation).await?;
+    let asked = crate::exceptions::at_violation(app, &id, ELSEWHERE, clock::now()).await?;
     let node = reads::node(app, &violation.node).await?;
     let actor = violation.actor.as_ref();
     let login = logins::of_actor(app, &violation.node, actor, violation.detected).await?;
@@ -56,6 +57,7 @@ pub(super) async fn page(
         h2 #when { "When" }
         (when(&violation, &deliveries, people.app.settings.webhooks.is_empty()))
         (review::section(&violation, node.as_ref().map(|node| &node.row), person.role, now))
+        (exceptions::section(&violation, &asked, &person, now))
         (others(&elsewhere, now))
         h2 #history { "History" }
         (history(&steps, &deliveries))
@@ -74,7 +76,7 @@ fn lead(violation: &ViolationView, now: Timestamp) -> Markup {
     html! {
         p.lead {
             @match violation.resolved {
-                Some(at) => { (state::state("resolved")) " " (text::age(at, now)) @if let Some(how) = &violation.resolution { ": " (text::plain(how)) } ". It was " }
+                Some(at) => { (state::state("resolved")) @if let Some(how) = violation.resolved_as { ", " b { (how.words()) } } " " (text::age(at, now)) @if let Some(how) = &violation.resolution { ": " (text::plain(how)) } ". It was " }
                 None => { (state::state("open")) ", seen " (text::age(violation.detected, now)) ", " }
             }
             (state::state(violation.severity.as_str())) "."
@@ -95,18 +97,25 @@ fn what(violation: &ViolationView) -> Markup {
     html! {
         h2 #what { "What" @if let Some(expect) = violation.expect { small { "the path is " (expect_word(expect)) } } }
         @if rows.is_empty() { (other(violation)) } @else {
-            table.compare {
-                colgroup { col.field; col; col; }
-                thead { tr { th scope="col" { "Field" } th scope="col" { "Expected" } th scope="col" { "Found" } } }
-                tbody { @for row in &rows {
-                    tr {
-                        th scope="row" { (text::encoded(&row.label)) }
-                        td.was.blank[!known] data-label="Expected" { div.cell { (side(row, row.expected.as_ref(), "not there")) } }
-                        td.blank[gone] data-label="Found" { div.cell { (side(row, row.found.as_ref(), if gone { "missing" } else { "not there" })) } }
-                    }
-                } }
-            }
+            (side_by_side(&rows, known, gone))
             @if violation.fields.iter().any(|field| field == "unreadable") { p.note { "What is there could not be read; it counts as missing until it can be." } }
+        }
+    }
+}
+
+/// Expected and found beside each other; `known` where something was expected, `gone` where it is missing.
+pub(super) fn side_by_side(rows: &[Compared], known: bool, gone: bool) -> Markup {
+    html! {
+        table.compare {
+            colgroup { col.field; col; col; }
+            thead { tr { th scope="col" { "Field" } th scope="col" { "Expected" } th scope="col" { "Found" } } }
+            tbody { @for row in rows {
+                tr {
+                    th scope="row" { (text::encoded(&row.label)) }
+                    td.was.blank[!known] data-label="Expected" { div.cell { (side(row, row.expected.as_ref(), "not there")) } }
+                    td.blank[gone] data-label="Found" { div.cell { (side(row, row.found.as_ref(), if gone { "missing" } else { "not there" })) } }
+                }
+            } }
         }
     }
 }
@@ -274,6 +283,7 @@ fn when(violation: &ViolationView, deliveries: &[Delivery], nobody: bool) -> Mar
 
 /// Who said that the node must be this image: the newest assignment of it to the node's group.
 struct Assigned {
+    change: Option<String>,
     group: String,
     requested_by: String,
     approved_by: String,
@@ -291,29 +301,31 @@ async fn assigned(
     else {
         return Ok(None);
     };
-    let row: Option<(String, String, String, i64)> = sqlx::query_as(
-        "SELECT grp, requested_by, approved_by, from_time FROM assignments \
-         WHERE image = ? AND grp = (SELECT grp FROM nodes WHERE id = ?) ORDER BY from_time DESC LIMIT 1",
+    let row: Option<(String, String, String, i64, Option<String>)> = sqlx::query_as(
+        "SELECT a.grp, a.requested_by, a.approved_by, a.from_time, d.id FROM assignments a \
+         LEFT JOIN deployments d ON d.assignment = a.payload \
+         WHERE a.image = ? AND a.grp = (SELECT grp FROM nodes WHERE id = ?) ORDER BY a.from_time DESC LIMIT 1",
     )
     .bind(image.as_bytes().as_slice())
     .bind(&violation.node)
     .fetch_optional(people.app.store.read_pool())
     .await?;
-    Ok(
-        row.map(|(group, requested_by, approved_by, from)| Assigned {
+    Ok(row.map(
+        |(group, requested_by, approved_by, from, change)| Assigned {
+            change,
             group,
             requested_by,
             approved_by,
             from: Timestamp::from_micros(from),
-        }),
-    )
+        },
+    ))
 }
 
 fn expected_from(violation: &ViolationView, assigned: Option<&Assigned>, now: Timestamp) -> Markup {
     html! {
         @match &violation.image {
             Some(image) => dl.facts {
-                dt { "Image" } dd { (text::plain(&image.name)) " " (text::plain(&image.version)) " " (text::hex(&image.sha256)) }
+                dt { "Image" } dd { a href={ "/images/" (image.sha256) } { (text::plain(&image.name)) " " (text::plain(&image.version)) } " " (text::hex(&image.sha256)) }
                 dt { "Repository" } dd { @if image.repository.is_empty() { span.none { "not told by the image" } } @else { (repository(&image.repository)) } }
                 dt { "Commit" } dd { (node::provenance(&image.commit, "")) }
                 dt { "Author" } dd { @if image.author.is_empty() { span.none { "not told by the image" } } @else { (text::plain(&image.author)) } }
@@ -322,6 +334,7 @@ fn expected_from(violation: &ViolationView, assigned: Option<&Assigned>, now: Ti
                     dd {
                         "to the group " (text::plain(&assigned.group)) " by " (text::plain(&assigned.requested_by)) ", " (text::age(assigned.from, now))
                         @if assigned.approved_by != assigned.requested_by { ", approved by " (text::plain(&assigned.approved_by)) }
+                        @if let Some(change) = &assigned.change { span.note { a href={ "/changes/" (change) } { "The deployment" } } }
                     }
                 }
             },

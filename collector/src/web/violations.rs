@@ -192,7 +192,7 @@ fn row(violation: &ViolationView, nodes: bool, now: Timestamp) -> Markup {
             } }
             td data-label="Seen" { div.cell { (text::age(violation.detected, now)) } }
             td data-label="Status" { div.cell {
-                @match violation.resolved { Some(at) => { (state::state("resolved")) " " span.soft { (text::age(at, now)) } } None => (state::state("open")) }
+                @match violation.resolved { Some(at) => { (state::state("resolved")) " " span.soft { (text::age(at, now)) } @if let Some(how) = violation.resolved_as { span.sub { (how.words()) } } } None => (state::state("open")) }
             } }
         }
     }

@@ -11,6 +11,7 @@ use sqlx::Row as _;
 use super::WITHIN;
 use crate::access::Reach;
 use crate::clock;
+use crate::exceptions;
 use crate::fleet;
 use crate::state::AppState;
 use crate::store::{NodeRow, StoreError};
@@ -27,6 +28,8 @@ pub struct NodeFacts {
     pub violations: u64,
     /// Touched paths that nobody has reviewed.
     pub touched: u64,
+    /// Differences that are accepted for now.
+    pub excepted: u64,
     /// Its pinned lines.
     pub pins: Pinned,
     /// The image that it compares with.
@@ -69,6 +72,7 @@ pub struct NodeView {
     approved_by: Option<String>,
     violations: u64,
     differences: u64,
+    excepted: u64,
     unreviewed: u64,
     pins: Pinned,
     public_key: String,
@@ -108,6 +112,7 @@ impl NodeFacts {
             approved_by: row.approved_by.clone(),
             violations: self.violations,
             differences: row.differences,
+            excepted: self.excepted,
             unreviewed: self.unreviewed(),
             pins: self.pins,
             public_key: row.public_key.clone(),
@@ -228,6 +233,7 @@ async fn with_facts(app: &AppState, rows: Vec<NodeRow>) -> Result<Vec<NodeFacts>
     let ids = serde_json::to_string(&ids).unwrap_or_default();
     let violations = counts(app, "SELECT node, count(*) FROM violations WHERE resolved IS NULL AND node IN (SELECT value FROM json_each(?)) GROUP BY node", &ids).await?;
     let touched = counts(app, "SELECT node, count(*) FROM touched WHERE reviewed IS NULL AND node IN (SELECT value FROM json_each(?)) GROUP BY node", &ids).await?;
+    let excepted = exceptions::counts(app, &ids, clock::now()).await?;
     let entries = counts(
         app,
         "SELECT node, count(*) FROM pins WHERE node IN (SELECT value FROM json_each(?)) GROUP BY node",
@@ -250,6 +256,7 @@ async fn with_facts(app: &AppState, rows: Vec<NodeRow>) -> Result<Vec<NodeFacts>
             status: status(app, &row, now),
             violations: violations.get(&row.id).copied().unwrap_or(0),
             touched: touched.get(&row.id).copied().unwrap_or(0),
+            excepted: excepted.get(&row.id).copied().unwrap_or(0),
             pins: Pinned {
                 entries: entries.get(&row.id).copied().unwrap_or(0),
                 unreviewed: waiting.get(&row.id).copied().unwrap_or(0),

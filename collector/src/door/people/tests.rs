@@ -1,6 +1,7 @@
 //! The people's door as a whole, on a collector of its own in a temporary directory.
 
 mod activity;
+mod changes;
 mod pages;
 mod reach;
 mod refused;

@@ -1,6 +1,7 @@
 //! What is kept of a statement: evidence, its row, its leaf, its receipt, what it says was touched.
 
 use attestation::appraisal::Verdict;
+use attestation::time::Timestamp;
 use serde_json::json;
 
 use super::Office;
@@ -56,6 +57,29 @@ pub(super) async fn keep_statement(
         more: json!({"fresh": prepared.fresh, "verdict": verdict}),
     };
     log::append(tx, &leaf).await
+}
+
+/// A node that compares with another image than before: when it came to have which is the history of a deployment.
+pub(super) async fn became(
+    tx: &mut Writing,
+    node: &NodeRow,
+    prepared: &Prepared,
+    received: Timestamp,
+) -> Result<(), StoreError> {
+    let said = prepared.statement.predicate();
+    let Some(image) = said.image.filter(|image| node.image != Some(*image)) else {
+        return Ok(());
+    };
+    sqlx::query(
+        "INSERT OR REPLACE INTO node_images (node, since, image, sequence) VALUES (?, ?, ?, ?)",
+    )
+    .bind(&node.id)
+    .bind(received.as_micros())
+    .bind(image.as_bytes().as_slice())
+    .bind(to_sql(said.sequence))
+    .execute(&mut tx.connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn touched(
