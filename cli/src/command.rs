@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::activity::{self, ActivityCommand};
+use crate::change::{self, ChangeCommand};
+use crate::exception::{self, ExceptionCommand};
 use crate::exit::{Failure, Status};
 use crate::image::{self, ImageCommand};
 use crate::key::{self, KeyCommand};
@@ -78,6 +80,12 @@ enum Command {
     /// What people and pipelines did.
     #[command(subcommand, arg_required_else_help = true)]
     Activity(ActivityCommand),
+    /// Deployments: what was asked for, who approved it, how far it has come.
+    #[command(subcommand, arg_required_else_help = true)]
+    Change(ChangeCommand),
+    /// Accepted differences.
+    #[command(subcommand, arg_required_else_help = true)]
+    Exception(Box<ExceptionCommand>),
     /// Completion for a shell.
     Completion(completion::Completion),
 }
@@ -103,6 +111,8 @@ impl Cli {
             Command::Violation(command) => violation::run(command, output),
             Command::User(command) => user::run(command, output),
             Command::Activity(command) => activity::run(command, output),
+            Command::Change(command) => change::run(command, output),
+            Command::Exception(command) => exception::run(command, output),
             Command::Completion(arguments) => completion::run(arguments, output),
         }
     }

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod list;
 pub mod provenance;
 pub mod publish;
+pub mod revoke;
 pub mod show;
 pub mod sign;
 pub mod verify;
@@ -48,6 +49,12 @@ pub enum ImageCommand {
     /// The images that the collector has.
     #[command(after_help = "Example:\n  pristine image list --name web")]
     List(list::List),
+    /// No node may be this image any more.
+    #[command(
+        disable_version_flag = true,
+        after_help = "Example:\n  pristine image revoke web 1.4.1 --reason \"its OpenSSL has a hole, ticket 4711\""
+    )]
+    Revoke(revoke::Revoke),
 }
 
 /// Runs an image command.
@@ -61,5 +68,6 @@ pub fn run(command: &ImageCommand, output: Output) -> Result<Status, Failure> {
         ImageCommand::Diff(arguments) => diff::run(arguments, output),
         ImageCommand::Publish(arguments) => publish::run(arguments, output),
         ImageCommand::List(arguments) => list::run(arguments, output),
+        ImageCommand::Revoke(arguments) => revoke::run(arguments, output),
     }
 }

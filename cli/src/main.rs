@@ -3,10 +3,12 @@
 
 mod activity;
 mod atomic;
+mod change;
 mod client;
 mod clock;
 mod command;
 mod completion;
+mod exception;
 mod exit;
 mod files;
 mod gather;

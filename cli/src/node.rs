@@ -92,6 +92,9 @@ pub struct Assign {
     /// For how long the image before stays allowed beside the new one: 30m, 24h.
     #[arg(long, value_name = "D", value_parser = crate::clock::parse_span, requires = "image")]
     keep_previous: Option<u64>,
+    /// What it brings, in one line; it is kept and told.
+    #[arg(long, value_name = "R", requires = "image")]
+    reason: Option<String>,
     /// Move this node to the group.
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
@@ -166,11 +169,18 @@ async fn list(client: &Client, output: Output) -> Result<Status, Failure> {
 
 /// The status, with how much waits for a person.
 fn status(node: &Value) -> String {
-    let status = text_of(node, "/status");
-    match node.pointer("/unreviewed").and_then(Value::as_u64) {
-        Some(waiting @ 1..) => format!("{status}, with {waiting} unreviewed"),
-        _ => status,
+    let mut status = text_of(node, "/status");
+    for (pointer, word) in [("/excepted", "excepted"), ("/unreviewed", "unreviewed")] {
+        if let Some(count @ 1..) = node.pointer(pointer).and_then(Value::as_u64) {
+            let joint = if status.contains(", with ") {
+                " and"
+            } else {
+                ", with"
+            };
+            status = format!("{status}{joint} {count} {word}");
+        }
     }
+    status
 }
 
 async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Failure> {
@@ -191,6 +201,7 @@ async fn show(client: &Client, node: &str, output: Output) -> Result<Status, Fai
         ("id", "/id"),
         ("group", "/group"),
         ("status", "/status"),
+        ("excepted", "/excepted"),
         ("unreviewed", "/unreviewed"),
         ("pinned lines", "/pins/entries"),
         ("verdict", "/verdict"),
@@ -300,16 +311,32 @@ async fn assign(client: &Client, arguments: &Assign, output: Output) -> Result<S
         if let (Some(seconds), Some(fields)) = (arguments.keep_previous, body.as_object_mut()) {
             fields.insert("keep_previous_secs".to_owned(), seconds.into());
         }
+        if let (Some(reason), Some(fields)) = (&arguments.reason, body.as_object_mut()) {
+            fields.insert("reason".to_owned(), reason.as_str().into());
+        }
         answer = client.post("/api/v1/assignments", &body).await?;
-        output.note(format_args!(
-            "group {} must be {image} ({sha256})",
-            arguments.group
-        ));
+        told(&answer, &arguments.group, image, &sha256, output);
     }
     if output.is_json() {
         output.document(&answer)?;
     }
     Ok(Status::Clean)
+}
+
+/// Whether it holds, or for whom it waits.
+fn told(answer: &Value, group: &str, image: &str, sha256: &str, output: Output) {
+    let said = text_of(answer, "/told");
+    if text_of(answer, "/state") == "waiting" {
+        output.note(format_args!(
+            "group {group} is to be {image} ({sha256}); {said}\nwith: pristine change approve {}",
+            text_of(answer, "/id")
+        ));
+        return;
+    }
+    output.note(format_args!("group {group} must be {image} ({sha256})"));
+    if !said.is_empty() {
+        output.note(said);
+    }
 }
 
 /// The id of a node that is named by id or by name.
@@ -340,7 +367,7 @@ pub async fn id_of(client: &Client, node: &str) -> Result<String, Failure> {
 }
 
 /// The statement's digest of an image that is named in one of three ways.
-async fn image_of(client: &Client, image: &str) -> Result<String, Failure> {
+pub async fn image_of(client: &Client, image: &str) -> Result<String, Failure> {
     if image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(image.to_ascii_lowercase());
     }

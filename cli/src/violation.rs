@@ -28,7 +28,8 @@ pub enum ViolationCommand {
     /// End one that a person must judge: what still is so ends by itself once it no longer is.
     #[command(
         after_help = "Examples:\n  pristine violation resolve 0199… --reason \"the package update of Monday\"\n  \
-        pristine violation resolve 0199… --accept --reason \"new host key, ticket 4711\""
+        pristine violation resolve 0199… --accept --reason \"new host key, ticket 4711\"\n  \
+        pristine violation resolve 0199… --false-alarm --reason \"our own scanner\""
     )]
     Resolve(Resolution),
 }
@@ -51,6 +52,17 @@ pub struct Resolution {
     /// What was found at a `local` or `growing` path becomes the node's pin; the violation ends when the node says that it has.
     #[arg(long)]
     accept: bool,
+    /// Nothing was wrong.
+    #[arg(long, conflicts_with = "accept")]
+    false_alarm: bool,
+}
+
+/// What a person says of a violation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Plain,
+    Accept,
+    FalseAlarm,
 }
 
 /// Arguments of `violation list`.
@@ -82,10 +94,19 @@ pub fn run(command: &ViolationCommand, output: Output) -> Result<Status, Failure
             ViolationCommand::List(arguments) => list(&client, arguments, output).await,
             ViolationCommand::Show { id } => show(&client, id, output).await,
             ViolationCommand::Acknowledge(review) => {
-                reviewed(&client, review, "acknowledge", false, output).await
+                reviewed(&client, review, "acknowledge", Judged::Plain, output).await
             }
-            ViolationCommand::Resolve(Resolution { review, accept }) => {
-                reviewed(&client, review, "resolve", *accept, output).await
+            ViolationCommand::Resolve(Resolution {
+                review,
+                accept,
+                false_alarm,
+            }) => {
+                let judged = match (accept, false_alarm) {
+                    (true, _) => Judged::Accept,
+                    (_, true) => Judged::FalseAlarm,
+                    _ => Judged::Plain,
+                };
+                reviewed(&client, review, "resolve", judged, output).await
             }
         }
     })
@@ -148,6 +169,7 @@ async fn show(client: &Client, id: &str, output: Output) -> Result<Status, Failu
         "detected",
         "resolved",
         "resolution",
+        "resolved_as",
         "acknowledged/by",
         "acknowledged/reason",
         "expected",
@@ -172,14 +194,14 @@ async fn reviewed(
     client: &Client,
     review: &Review,
     action: &str,
-    accept: bool,
+    judged: Judged,
     output: Output,
 ) -> Result<Status, Failure> {
     let path = format!("/api/v1/violations/{}/{action}", segment(&review.id));
-    let body = if accept {
-        json!({ "reason": review.reason, "accept": true })
-    } else {
-        json!({ "reason": review.reason })
+    let body = match judged {
+        Judged::Plain => json!({ "reason": review.reason }),
+        Judged::Accept => json!({ "reason": review.reason, "accept": true }),
+        Judged::FalseAlarm => json!({ "reason": review.reason, "as": "false-alarm" }),
     };
     let answer = client.post(&path, &body).await?;
     if output.is_json() {
@@ -187,7 +209,7 @@ async fn reviewed(
         return Ok(Status::Clean);
     }
     let resolution = text_of(&answer, "/resolution");
-    if accept {
+    if judged == Judged::Accept {
         output.line(format_args!(
             "violation {}: the node is asked to take what it found for its pin; it ends when the node says so",
             review.id

@@ -372,5 +372,9 @@ fn a_rescan_and_reviews_are_asked_for() {
     let last = collector.asked().last().unwrap().clone();
     assert_eq!(last.line, "POST /api/v1/violations/9/resolve");
     assert_eq!(last.json(), json!({"reason": "done"}));
+    run("violation resolve 9 --false-alarm --reason done").exits(2);
+    let last = collector.asked().last().unwrap().clone();
+    assert_eq!(last.json(), json!({"reason": "done", "as": "false-alarm"}));
+    run("violation resolve 9 --false-alarm --accept --reason done").exits(64);
     run("violation resolve 9").exits(64);
 }

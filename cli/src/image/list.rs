@@ -31,9 +31,17 @@ pub fn run(arguments: &List, output: Output) -> Result<Status, Failure> {
         return Ok(Status::Clean);
     }
     let mut rows = vec![
-        ["NAME", "VERSION", "EPOCH", "COMMIT", "STATEMENT"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "NAME",
+            "VERSION",
+            "EPOCH",
+            "COMMIT",
+            "NODES",
+            "REVOKED",
+            "STATEMENT",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(items.iter().map(|item| {
         let commit = text_of(item, "/source/commit");
@@ -47,6 +55,8 @@ pub fn run(arguments: &List, output: Output) -> Result<Status, Failure> {
             text_of(item, "/version"),
             text_of(item, "/epoch"),
             commit,
+            text_of(item, "/nodes"),
+            text_of(item, "/revoked"),
             text_of(item, "/sha256"),
         ]
     }));
