@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pristine_agent::config::DEFAULT_PATH;
-use pristine_agent::identity::IdentityError;
-use pristine_agent::journal::{Level, chain};
-use pristine_agent::transport::child::Program;
-use pristine_agent::{
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::DEFAULT_PATH;
+use crate::identity::IdentityError;
+use crate::journal::{Level, chain};
+use crate::transport::child::Program;
+use crate::{
     AgentConfig, AgentSettings, ConfigError, Door, EnrolError, EnrolOptions, Network, RunError,
     VERSION, check, clock, config, status,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A join token and its newline are never longer.
 const TOKEN_BYTES: u64 = 64 * 1024;
@@ -104,27 +105,39 @@ impl Arguments {
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The node has not joined.
     #[error(transparent)]
     Enrol(#[from] EnrolError),
+    /// The daemon ended.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The key stays the one it was.
     #[error(transparent)]
-    RotateKey(#[from] pristine_agent::RotateKeyError),
+    RotateKey(#[from] crate::RotateKeyError),
+    /// The running agent does not answer.
     #[error(transparent)]
     Status(#[from] status::StatusError),
+    /// A file that was named cannot be read or wiped.
     #[error("read {path}", path = path.display())]
     File {
+        /// Which.
         path: PathBuf,
+        /// The system's reason.
         source: std::io::Error,
     },
+    /// What was given is no join token.
     #[error("read the join token")]
     Token(#[from] attestation::join_token::JoinTokenError),
+    /// Nobody said where to join.
     #[error("give --token, --token-file, or --join with --ca")]
     NoDoor,
+    /// `check` found something that must be mended.
     #[error("this node is not ready")]
     NotReady,
+    /// Signals cannot be had.
     #[error("take signals")]
     Signals(#[source] std::io::Error),
 }
@@ -219,7 +232,7 @@ async fn run(mut settings: AgentSettings, config: Option<&Path>) -> Result<(), F
             }
         }
     };
-    Box::pin(pristine_agent::run_reloading(settings, shutdown, coming)).await?;
+    Box::pin(crate::run_reloading(settings, shutdown, coming)).await?;
     Ok(())
 }
 
@@ -239,9 +252,9 @@ async fn enroll(settings: AgentSettings, enroll: Enroll, format: Format) -> Resu
         name: enroll.name,
         replaces: enroll.replaces,
     };
-    let enrolled = Box::pin(pristine_agent::enroll_over(options, &network())).await?;
+    let enrolled = Box::pin(crate::enroll_over(options, &network())).await?;
     if let Some(file) = &enroll.token_file {
-        pristine_agent::wipe(file).map_err(|source| Failure::File {
+        crate::wipe(file).map_err(|source| Failure::File {
             path: file.clone(),
             source,
         })?;
@@ -279,7 +292,7 @@ async fn check(config: Option<&Path>, format: Format) -> Result<(), Failure> {
 }
 
 async fn rotate_key(settings: &AgentSettings, format: Format) -> Result<(), Failure> {
-    let rotated = Box::pin(pristine_agent::rotate_key(settings)).await?;
+    let rotated = Box::pin(crate::rotate_key(settings)).await?;
     let (node, from, to) = (&rotated.node, rotated.from, rotated.to);
     match format {
         Format::Text => println!("{node} signs with another key\nfrom {from}\nto   {to}"),

@@ -11,6 +11,7 @@ pub mod chain;
 pub mod check;
 pub mod clock;
 mod clone;
+pub mod command;
 pub mod config;
 mod durable;
 pub mod engine;

@@ -4,9 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use pristine_agent::command;
 use pristine_agent::transport::inside;
-
-mod command;
 
 fn main() -> ExitCode {
     if rustls::crypto::ring::default_provider()

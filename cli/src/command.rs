@@ -13,7 +13,7 @@ use crate::output::{Format, Output};
 use crate::token::{self, TokenCommand};
 use crate::user::{self, UserCommand};
 use crate::violation::{self, ViolationCommand};
-use crate::{completion, login, scan, up};
+use crate::{completion, documentation, login, scan, up};
 
 /// Tells whether a server still is the image it was built from.
 #[derive(Debug, Parser)]
@@ -88,6 +88,9 @@ enum Command {
     Exception(Box<ExceptionCommand>),
     /// Completion for a shell.
     Completion(completion::Completion),
+    /// Man pages and completions of the three programs, into a folder.
+    #[command(hide = true)]
+    Documentation(documentation::Documentation),
 }
 
 impl Cli {
@@ -114,6 +117,7 @@ impl Cli {
             Command::Change(command) => change::run(command, output),
             Command::Exception(command) => exception::run(command, output),
             Command::Completion(arguments) => completion::run(arguments, output),
+            Command::Documentation(arguments) => documentation::run(arguments, output),
         }
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod command;
 mod completion;
+mod documentation;
 mod exception;
 mod exit;
 mod files;
