@@ -11,7 +11,7 @@ use super::Engine;
 use super::gaps::gap;
 use crate::clock;
 use crate::monitor::Event;
-use crate::scan::{Root, mount_table};
+use crate::scan::{Root, everybodys_mount_table};
 
 /// The cause of a gap while a file system in scope is not yet watched and read.
 pub(super) const MOUNT: &str = "mount";
@@ -22,7 +22,7 @@ impl Engine {
         let Some((group, compared)) = self.nearest(clock::now()) else {
             return;
         };
-        let table = match mount_table(&self.parts.root) {
+        let table = match everybodys_mount_table(&self.parts.root) {
             Ok(table) => table,
             Err(error) => {
                 tracing::warn!(%error, "read the mount table");

@@ -31,7 +31,9 @@ mod served;
 mod walk;
 
 pub(crate) use self::links::{Links, handle_key};
-pub(crate) use self::mount_table::{MountLine, lines_below, mount_lines, relative};
+pub(crate) use self::mount_table::{
+    MountLine, everybody, everybodys_mount_table, lines_below, mount_lines, relative,
+};
 pub(crate) use self::root::Filesystem;
 pub(crate) use self::served::within_time;
 

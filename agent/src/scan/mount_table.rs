@@ -1,9 +1,10 @@
-//! The mount table under a root, as `/proc/self/mountinfo` tells it.
+//! The mount table under a root, as `mountinfo` tells it: this process' own, and the one that everybody sees.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use attestation::mounts::Mount;
 use attestation::path::ImagePath;
@@ -16,6 +17,66 @@ pub fn mount_table(root: &Path) -> io::Result<Vec<Mount>> {
     let root = std::fs::canonicalize(root)?;
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(below(&table, root.as_os_str().as_bytes()))
+}
+
+/// The same of the table that everybody sees.
+///
+/// # Errors
+/// When `root` or that table cannot be read.
+pub(crate) fn everybodys_mount_table(root: &Path) -> io::Result<Vec<Mount>> {
+    let root = std::fs::canonicalize(root)?;
+    let table = std::fs::read(everybody().join("mountinfo"))?;
+    Ok(below(&table, root.as_os_str().as_bytes()))
+}
+
+/// The process, by its directory in `/proc`, whose mounts everybody sees: PID 1 where this process lives in a namespace that
+/// was made of PID 1's and follows it, as systemd gives one to a service. What is mounted over there to hold the service is
+/// nobody else's view. Else this process: a namespace that follows nothing was chosen by whoever started the agent.
+pub(crate) fn everybody() -> &'static Path {
+    static EVERYBODY: OnceLock<PathBuf> = OnceLock::new();
+    EVERYBODY.get_or_init(|| {
+        let [own, first] = ["/proc/self", "/proc/1"].map(Path::new);
+        let table = |of: &Path| std::fs::read(of.join("mountinfo")).unwrap_or_default();
+        let seen = follows(&table(own), &table(first));
+        if seen { first } else { own }.to_owned()
+    })
+}
+
+/// Whether a table is of a namespace in which another one's mounts appear: its root is a slave of the other's.
+fn follows(own: &[u8], other: &[u8]) -> bool {
+    let (Some(own), Some(other)) = (Top::of(own), Top::of(other)) else {
+        return false;
+    };
+    (own.device, own.root) == (other.device, other.root)
+        && own.master.is_some()
+        && own.master == other.shared
+}
+
+/// Where a namespace's `/` comes from, and where it goes to.
+#[derive(Debug)]
+struct Top<'t> {
+    device: &'t [u8],
+    root: &'t [u8],
+    shared: Option<&'t [u8]>,
+    master: Option<&'t [u8]>,
+}
+
+impl<'t> Top<'t> {
+    /// The line of `/`; of several, the last.
+    fn of(table: &'t [u8]) -> Option<Self> {
+        let lines = table.split(|byte| *byte == b'\n');
+        let line = lines
+            .map(|line| line.split(|byte| *byte == b' ').collect::<Vec<_>>())
+            .rfind(|words| words.get(4) == Some(&&b"/"[..]))?;
+        let optional = line.iter().skip(6).take_while(|word| **word != b"-");
+        let group = |name: &[u8]| optional.clone().find_map(|word| word.strip_prefix(name));
+        Some(Self {
+            device: line.get(2)?,
+            root: line.get(3)?,
+            shared: group(b"shared:"),
+            master: group(b"master:"),
+        })
+    }
 }
 
 /// One line of a mount table, as far as it is of interest.
@@ -161,6 +222,22 @@ mod tests {
             (mounts[2].source.as_str(), mounts[2].fstype.as_str()),
             ("/dev/x\\y", "xfs")
         );
+    }
+
+    #[test]
+    fn a_services_namespace_follows_the_first_one_and_no_other_does() {
+        let first = "29 1 8:1 / / rw,relatime shared:1 - ext4 /dev/a rw\n30 29 0:5 / /dev rw shared:2 - devtmpfs u rw\n";
+        let of =
+            |line: &str| format!("200 1 {line}\n201 200 0:9 / /sys ro master:1 - sysfs s rw\n");
+        let follows = |line: &str| follows(of(line).as_bytes(), first.as_bytes());
+        assert!(follows("8:1 / / rw master:1 - ext4 /dev/a rw"));
+        assert!(follows("8:1 / / rw shared:77 master:1 - ext4 /dev/a rw"));
+        // The same namespace; one that stands alone; a slave of another one; another root.
+        assert!(!follows("8:1 / / rw shared:1 - ext4 /dev/a rw"));
+        assert!(!follows("8:1 / / rw - ext4 /dev/a rw"));
+        assert!(!follows("8:1 / / rw master:2 - ext4 /dev/a rw"));
+        assert!(!follows("8:1 /jail / rw master:1 - ext4 /dev/a rw"));
+        assert!(!super::follows(first.as_bytes(), b""));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Lookout {
                 standing.push(format!("who mounts something is not told: {error}"));
             })
             .ok();
-        let table = if mount_events.is_some() {
+        let table = if mount_events.is_some() && !mounts::needs_table() {
             None
         } else {
             mounts::open_table()
@@ -285,7 +285,7 @@ impl Thread {
 
     /// Who mounted goes on the board before anybody looks at the table.
     fn read_mounts(&mut self) {
-        let Some(events) = &self.mount_events else {
+        let Some(events) = &mut self.mount_events else {
             return;
         };
         match events.read(self.root.path()) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use attestation::path::ImagePath;
 
 use super::processes::processes;
-use crate::scan::{MountLine, lines_below, mount_lines};
+use crate::scan::{MountLine, everybody, lines_below, mount_lines};
 
 /// Namespaces looked into at a time: a busy host of containers has some thousands, nearly all with another root.
 const NAMESPACES: usize = 4_096;
@@ -33,18 +33,17 @@ pub(super) struct Looked {
     pub(super) more: bool,
 }
 
-/// Looks into every mount namespace that is not our own. `root` is an absolute path.
+/// Looks into every mount namespace that is not everybody's. `root` is an absolute path.
 pub(super) fn look(root: &Path) -> Looked {
     let root = root.as_os_str().as_bytes();
     let mut looked = Looked::default();
-    let Some(own) = link("self", "ns/mnt") else {
+    let own = fs::read_link(everybody().join("ns/mnt"));
+    let ours = fs::read(everybody().join("mountinfo"));
+    let (Ok(own), Ok(ours)) = (own, ours) else {
         looked.more = true;
         return looked;
     };
-    let Ok(ours) = fs::read("/proc/self/mountinfo") else {
-        looked.more = true;
-        return looked;
-    };
+    let own = own.into_os_string().into_encoded_bytes();
     let mut seen = BTreeSet::new();
     for pid in processes() {
         let number = pid.to_string();
