@@ -1,10 +1,11 @@
 //! The commands of `pristine-collector`.
 
 mod keeping;
+mod owner;
 mod users;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,6 +127,15 @@ pub enum ProgramError {
     /// What was asked is not so.
     #[error("{0}")]
     NotSo(String),
+    /// Root could not go on as whom the state belongs to.
+    #[error("cannot go on as the owner of {}", state.display())]
+    Owner {
+        /// The state directory.
+        state: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The result could not be printed, or signals cannot be had.
     #[error("standard output or signals cannot be used")]
     Io(#[from] std::io::Error),
@@ -195,8 +205,17 @@ pub async fn run(program: Program) -> Result<(), ProgramError> {
     }
 }
 
+/// What the service reads and writes is made by the service's user.
+fn owned(state: &Path) -> Result<(), ProgramError> {
+    owner::take(state).map_err(|source| ProgramError::Owner {
+        state: state.to_owned(),
+        source,
+    })
+}
+
 async fn serve(configured: Configured) -> Result<(), ProgramError> {
     let settings = config::load(configured.config.as_deref())?;
+    owned(&settings.state)?;
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -225,6 +244,7 @@ async fn serve(configured: Configured) -> Result<(), ProgramError> {
 
 async fn init(asked: Printed) -> Result<(), ProgramError> {
     let settings = config::load(asked.configured.config.as_deref())?;
+    owned(&settings.state)?;
     let made = crate::init(&settings).await?;
     print(asked.format, &made, || told(&made))
 }
@@ -248,7 +268,7 @@ fn print(
 fn told(made: &Initialised) -> String {
     format!(
         "The first administrator, printed this once:\n  user      {}\n  password  {}\n  API token {}\n\
-         The agents' certificate authority:\n  file      {}\n  sha256    {}\nNow: pristine-collector serve",
+         The agents' certificate authority:\n  file      {}\n  sha256    {}\nNow: systemctl start pristine-collector, or without its package: pristine-collector serve",
         made.user, made.password, made.token, made.ca, made.ca_sha256
     )
 }
