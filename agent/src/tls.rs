@@ -79,10 +79,14 @@ pub fn agents(
 }
 
 /// The HTTP client over one of the two: one connection, kept open, nothing waits to be filled up.
-pub fn client(config: ClientConfig) -> Result<reqwest::Client, TlsError> {
+pub fn client(
+    config: ClientConfig,
+    names: impl reqwest::dns::Resolve + 'static,
+) -> Result<reqwest::Client, TlsError> {
     use std::time::Duration;
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
+        .dns_resolver(Arc::new(names))
         .https_only(true)
         // Through a proxy the handshake would be somebody else's.
         .no_proxy()

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::names::Names;
 use super::{Ask, Door, HandshakeKey, Method, PieceReader, Reply, Signs, TransportError, Trust};
 use super::{PIECES, Wanted};
 use crate::journal;
@@ -41,6 +42,7 @@ const REASON_BYTES: usize = 512;
 #[derive(Debug)]
 pub(super) struct Direct {
     clients: RwLock<Clients>,
+    names: Names,
 }
 
 #[derive(Debug)]
@@ -50,15 +52,16 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(trust: &Trust, signs: Arc<dyn Signs>) -> Result<Self, TlsError> {
+    fn new(trust: &Trust, signs: Arc<dyn Signs>, names: &Names) -> Result<Self, TlsError> {
+        let client = |config| tls::client(config, names.clone());
         let agents = trust.agents.as_ref().map(|agents| {
             let key = Arc::new(HandshakeKey::new(agents.algorithm, signs));
-            tls::agents(&agents.ca, &agents.certificate, key, trust.heard).and_then(tls::client)
+            tls::agents(&agents.ca, &agents.certificate, key, trust.heard).and_then(client)
         });
         let joining = trust
             .joining
             .as_ref()
-            .map(|joining| tls::joining(joining, trust.heard).and_then(tls::client));
+            .map(|joining| tls::joining(joining, trust.heard).and_then(client));
         Ok(Self {
             agents: agents.transpose()?,
             joining: joining.transpose()?,
@@ -67,14 +70,19 @@ impl Clients {
 }
 
 impl Direct {
-    pub(super) fn new(trust: &Trust, signs: Arc<dyn Signs>) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        trust: &Trust,
+        signs: Arc<dyn Signs>,
+        names: Names,
+    ) -> Result<Self, TlsError> {
         Ok(Self {
-            clients: RwLock::new(Clients::new(trust, signs)?),
+            clients: RwLock::new(Clients::new(trust, signs, &names)?),
+            names,
         })
     }
 
     pub(super) fn trust(&self, trust: &Trust, signs: Arc<dyn Signs>) -> Result<(), TlsError> {
-        let clients = Clients::new(trust, signs)?;
+        let clients = Clients::new(trust, signs, &self.names)?;
         *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
         Ok(())
     }

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::direct::{Direct, no_answer};
 use super::handshake::{CertificateVerify, Signs};
 use super::message::{FromChild, TO_CHILD, ToChild};
+use super::names::Names;
 use super::{Ask, PIECES, Trust, confine};
 use crate::journal;
 
@@ -28,7 +29,7 @@ pub const SUBCOMMAND: &str = "network-process";
 const AT_A_TIME: usize = 8;
 /// Messages on their way to the agent.
 const OUTBOX: usize = 8;
-/// Threads for what blocks: one resolves names, one unpacks.
+/// Threads for what blocks: packing and unpacking.
 const THREADS: usize = 2;
 /// The agent signs at once, or not at all.
 const SIGNING: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ fn serve() -> io::Result<()> {
     signing.set_read_timeout(Some(SIGNING))?;
     signing.set_write_timeout(Some(SIGNING))?;
     requests.set_nonblocking(true)?;
+    let names = Names::of_system();
     let mut missing = Vec::new();
     confine::before_threads(&mut missing)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,7 +64,14 @@ fn serve() -> io::Result<()> {
         .build()?;
     start_threads(&runtime)?;
     confine::with_threads(&mut missing);
-    runtime.block_on(obey(requests, Asking(Mutex::new(signing)), missing))
+    let asking = Asking(Mutex::new(signing));
+    runtime.block_on(async {
+        tokio::select! {
+            ended = obey(requests, asking, missing, names.clone()) => ended,
+            // The agent starts it again, and then it may read what is there now.
+            () = names.outgrown() => Err(io::Error::other("there are other name servers now: beginning anew")),
+        }
+    })
 }
 
 /// Standard input and output are sockets when the agent starts this process; when a person does, they are not.
@@ -115,7 +124,12 @@ impl Signs for Arc<Asking> {
     }
 }
 
-async fn obey(requests: StdStream, asking: Asking, missing: Vec<String>) -> io::Result<()> {
+async fn obey(
+    requests: StdStream,
+    asking: Asking,
+    missing: Vec<String>,
+    names: Names,
+) -> io::Result<()> {
     let asking: Arc<Asking> = Arc::new(asking);
     let (mut reading, mut writing) = UnixStream::from_std(requests)?.into_split();
     let (outbox, mut leaving) = mpsc::channel::<FromChild>(OUTBOX);
@@ -133,7 +147,7 @@ async fn obey(requests: StdStream, asking: Asking, missing: Vec<String>) -> io::
             let message = ToChild::decode(&bytes).map_err(io::Error::other)?;
             drop(bytes);
             if let ToChild::Trust(trust) = message {
-                believe(&mut direct, &trust, &asking, &outbox).await;
+                believe(&mut direct, &trust, &asking, &names, &outbox).await;
                 continue;
             }
             let (direct, outbox) = (direct.clone(), outbox.clone());
@@ -158,12 +172,15 @@ async fn believe(
     direct: &mut Option<Arc<Direct>>,
     trust: &Trust,
     asking: &Arc<Asking>,
+    names: &Names,
     outbox: &mpsc::Sender<FromChild>,
 ) {
     let signs = || Arc::new(Arc::clone(asking));
     let outcome = match direct {
         Some(direct) => direct.trust(trust, signs()),
-        None => Direct::new(trust, signs()).map(|made| *direct = Some(Arc::new(made))),
+        None => {
+            Direct::new(trust, signs(), names.clone()).map(|made| *direct = Some(Arc::new(made)))
+        }
     };
     if let Err(error) = outcome {
         let reason = journal::chain(&error);

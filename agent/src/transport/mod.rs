@@ -12,6 +12,7 @@ mod direct;
 mod handshake;
 pub mod inside;
 pub mod message;
+mod names;
 mod pieces;
 
 use std::sync::Arc;
@@ -217,7 +218,7 @@ impl Transport {
     /// TLS, HTTP and JSON in this process. A limit where it is used: what the network sends is parsed with the rights of
     /// this process.
     pub fn direct(trust: &Trust, key: &PrivateKey) -> Result<Self, TlsError> {
-        let direct = direct::Direct::new(trust, Arc::new(key.clone()))?;
+        let direct = direct::Direct::new(trust, Arc::new(key.clone()), names::Names::of_system())?;
         Ok(Self(Way::Direct(Arc::new(direct))))
     }
 
