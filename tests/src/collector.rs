@@ -28,6 +28,8 @@ pub struct Options {
     pub interval: u64,
     /// More lines for the configuration file.
     pub more: String,
+    /// Names of the server beside its loopback address.
+    pub names: Vec<String>,
 }
 
 /// What `init` printed.
@@ -240,6 +242,12 @@ impl Collector {
     }
 }
 
+fn names_of(options: &Options) -> Vec<String> {
+    let mut names = vec!["127.0.0.1".to_owned()];
+    names.extend(options.names.clone());
+    names
+}
+
 fn write_config(folder: &Path, publisher: &Path, webhook: &Receiver, options: &Options) {
     let secret = folder.join("webhook.secret");
     fs::write(&secret, &webhook.secret).expect("a secret");
@@ -254,7 +262,7 @@ fn write_config(folder: &Path, publisher: &Path, webhook: &Receiver, options: &O
 agents = "127.0.0.1:0"
 join = "127.0.0.1:0"
 ops = "127.0.0.1:0"
-names = ["127.0.0.1"]
+names = {names:?}
 origin = "collector.test/log"
 interval = {interval}
 {more}
@@ -273,6 +281,7 @@ secret_file = "{secret}"
 "#,
         state = folder.join("state").display(),
         more = options.more,
+        names = names_of(options),
         publisher = publisher.display(),
         url = webhook.url(),
         secret = secret.display(),

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod model;
 pub mod node;
 pub mod off;
+pub mod packages;
 pub mod page;
 pub mod people;
 pub mod program;

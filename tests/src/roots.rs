@@ -4,9 +4,10 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use crate::program::{cache, tool};
+use crate::program::{Said, cache, tool};
 
 /// A small tree with every kind of entry that a user may make.
 pub fn small(at: &Path) -> PathBuf {
@@ -60,6 +61,30 @@ pub fn debian_original() -> PathBuf {
     made("debian12", |half| {
         bootstrap(half, "nginx,openssh-server,python3");
     })
+}
+
+/// A copy of [`debian_original`] with what the packages depend on; needs root.
+pub fn debian_for_services(at: &Path) -> PathBuf {
+    const NEEDED: &str =
+        "systemd-standalone-sysusers systemd-standalone-tmpfiles ca-certificates openssl";
+    let made = made("debian12-services", |half| {
+        // Small packages of this machine's own Debian, where it is one; else a root of their own.
+        let script = format!(
+            "cp -a --reflink=auto {from} {half} && cd {half}/root && apt-get -qq download {NEEDED} && \
+             chroot {half} sh -c 'PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg -i /root/*.deb' && rm {half}/root/*.deb",
+            from = debian_original().display(),
+            half = half.display(),
+        );
+        if Said::by(Command::new("sh").args(["-ec", &script])).code != 0 {
+            fs::remove_dir_all(half).ok();
+            bootstrap(half, &NEEDED.replace(' ', ","));
+        }
+    });
+    tool(
+        "cp",
+        [Path::new("-a"), Path::new("--reflink=auto"), &made, at],
+    );
+    at.to_path_buf()
 }
 
 /// A Debian of more than 30,000 files. Read it, never write to it.

@@ -28,6 +28,7 @@ fn short_lived() -> World {
     World::with(&Options {
         interval: 1,
         more: format!("[limits]\nnode_certificate = {SHORT}\n"),
+        ..Options::default()
     })
 }
 

@@ -51,7 +51,10 @@ fn the_attested_tree_is_the_models_at_every_quiet_point() {
     let mut random = Random::new();
     // Two hours of this are more than a node may send in a day.
     let more = "[limits]\nbytes_per_day = 68719476736\n".to_owned();
-    let world = World::with(&Options { interval: 0, more });
+    let world = World::with(&Options {
+        more,
+        ..Options::default()
+    });
     let disk = Disk::mounted(&world.path("disk"), Kind::Ext4, 256);
     let root = disk.at.join("root");
     fs::create_dir(&root).expect("a root");

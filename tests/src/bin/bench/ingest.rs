@@ -22,6 +22,7 @@ pub fn ingest(nodes: usize, seconds: usize) {
     let world = World::with(&Options {
         interval: 30,
         more: LIMITS.to_owned(),
+        ..Options::default()
     });
     let root = roots::small(&world.path("root"));
     let image = world.image(&root, "base", "1.0", &[]);
