@@ -115,11 +115,34 @@ pub async fn record_times(
     .bind(i64::try_from(count).unwrap_or(i64::MAX))
     .execute(&mut tx.connection)
     .await?;
+    let said = [&doing.before, &doing.after].map(|value| written(value).unwrap_or_default());
+    let [before, after] = &said;
+    let reason = doing.reason.unwrap_or_default();
+    let words = [
+        who.user.as_str(),
+        doing.action,
+        target.kind,
+        target.name,
+        target.id,
+        reason,
+        before,
+        after,
+    ];
+    searchable(tx, &words.join(" ")).await?;
     let more = json!({
         "action": doing.action, "by": who.user, "via": via, "from": from, "target": target.id, "kind": target.kind,
         "before": doing.before, "after": doing.after, "reason": doing.reason, "count": count,
     });
     leaf(tx, doing.at, target.node, more).await
+}
+
+/// What the record that was just written is found by.
+async fn searchable(tx: &mut Writing, text: &str) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO actions_text (rowid, text) VALUES (last_insert_rowid(), ?)")
+        .bind(text)
+        .execute(&mut tx.connection)
+        .await?;
+    Ok(())
 }
 
 async fn leaf(
@@ -170,6 +193,7 @@ pub async fn note(tx: &mut Writing, done: &Action<'_>) -> Result<(), StoreError>
     .bind(done.node)
     .execute(&mut tx.connection)
     .await?;
+    searchable(tx, &[done.by, done.action, done.target, &detail].join(" ")).await?;
     let more =
         json!({"action": done.action, "by": done.by, "target": done.target, "detail": done.detail});
     leaf(tx, done.at, done.node, more).await

@@ -83,7 +83,7 @@ fn admit(
         Presented::Stranger(why) => (None, Some(refuse(None, why))),
     };
     let loopback = from.is_some_and(|from| from.is_loopback());
-    match verdict(need, person.as_ref().map(|person| person.role), loopback) {
+    match verdict(need, person.as_ref(), loopback) {
         Ok(()) => {}
         Err(StatusCode::UNAUTHORIZED) => {
             let answer = unknown(request);
@@ -94,7 +94,7 @@ fn admit(
         }
         Err(_forbidden) => {
             let refused = Some(refuse(person.as_ref(), Why::Role));
-            let answer = may_not(person.map(|person| person.role), need).into_response();
+            let answer = may_not(person.as_ref(), need).into_response();
             return Err(Box::new(Turned { answer, refused }));
         }
     }
@@ -114,18 +114,26 @@ fn admit(
     Ok(person)
 }
 
-fn verdict(need: Need, role: Option<Role>, loopback: bool) -> Result<(), StatusCode> {
-    let right = match need {
-        Need::Open => return Ok(()),
-        Need::LoopbackOrRead if loopback => return Ok(()),
-        Need::LoopbackOrRead => Right::Read,
-        Need::May(right) => right,
-    };
-    match role {
+fn verdict(need: Need, person: Option<&Person>, loopback: bool) -> Result<(), StatusCode> {
+    if need == Need::Open || (need == Need::LoopbackOrRead && loopback) {
+        return Ok(());
+    }
+    match person {
         None => Err(StatusCode::UNAUTHORIZED),
-        Some(role) if role.may(right) => Ok(()),
+        Some(person) if person.may(right(need)) && reaches(need, person) => Ok(()),
         Some(_) => Err(StatusCode::FORBIDDEN),
     }
+}
+
+fn right(need: Need) -> Right {
+    match need {
+        Need::Open | Need::LoopbackOrRead => Right::Read,
+        Need::May(right) | Need::Whole(right) => right,
+    }
+}
+
+fn reaches(need: Need, person: &Person) -> bool {
+    !matches!(need, Need::Whole(_)) || person.reach.is_all()
 }
 
 /// 404 for what belongs to a node beyond the person's reach.
@@ -150,12 +158,15 @@ async fn within(
 }
 
 /// 403, with those who may.
-fn may_not(role: Option<Role>, need: Need) -> ProblemResponse {
-    let right = match need {
-        Need::May(right) => right,
-        Need::Open | Need::LoopbackOrRead => Right::Read,
-    };
-    lacks(role.map_or("", Role::as_str), right)
+fn may_not(person: Option<&Person>, need: Need) -> ProblemResponse {
+    if person.is_some_and(|person| person.may(right(need))) {
+        let detail = "this is about all nodes: only who is limited to no group may see or do it";
+        return ProblemResponse::new(StatusCode::FORBIDDEN, "beyond", detail);
+    }
+    lacks(
+        person.map_or("", |person| person.role.as_str()),
+        right(need),
+    )
 }
 
 /// The refusal of somebody whose role lacks a right; names the roles that have it.
@@ -254,22 +265,39 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Reach;
 
     #[test]
     fn the_table_decides_and_nobody_is_not_a_viewer() {
         let admin = Need::May(Right::Administer);
-        assert_eq!(verdict(Need::Open, None, false), Ok(()));
-        assert_eq!(verdict(admin, None, true), Err(StatusCode::UNAUTHORIZED));
-        assert_eq!(
-            verdict(admin, Some(Role::Viewer), true),
-            Err(StatusCode::FORBIDDEN)
-        );
-        assert_eq!(verdict(admin, Some(Role::Admin), false), Ok(()));
-        assert_eq!(verdict(Need::LoopbackOrRead, None, true), Ok(()));
-        assert_eq!(
-            verdict(Need::LoopbackOrRead, None, false),
-            Err(StatusCode::UNAUTHORIZED)
-        );
+        let of = |role, groups: &[&str]| Person {
+            role,
+            reach: Reach::of(groups.iter().map(|group| (*group).to_owned())),
+            ..Person::local("ann")
+        };
+        let (viewer, all) = (of(Role::Viewer, &[]), of(Role::Admin, &[]));
+        let web = of(Role::Admin, &["web"]);
+        let (nobody, no) = (Err(StatusCode::UNAUTHORIZED), Err(StatusCode::FORBIDDEN));
+        for (need, person, loopback, expected) in [
+            (Need::Open, None, false, Ok(())),
+            (admin, None, true, nobody),
+            (admin, Some(&viewer), true, no),
+            (admin, Some(&all), false, Ok(())),
+            (admin, Some(&web), false, Ok(())),
+            (Need::Whole(Right::Read), Some(&web), false, no),
+            (Need::Whole(Right::Read), Some(&viewer), false, Ok(())),
+            (Need::Whole(Right::Respond), Some(&viewer), false, no),
+            (Need::LoopbackOrRead, None, true, Ok(())),
+            (Need::LoopbackOrRead, None, false, nobody),
+        ] {
+            assert_eq!(
+                verdict(need, person, loopback),
+                expected,
+                "{need:?} {person:?}"
+            );
+        }
+        assert_eq!(may_not(Some(&web), Need::Whole(Right::Read)).code, "beyond");
+        assert_eq!(may_not(Some(&viewer), admin).code, "role");
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub enum Need {
     LoopbackOrRead,
     /// A person or a pipeline with this right.
     May(Right),
+    /// The same, and no limit to groups: what the route shows or does cannot be parted by them.
+    Whole(Right),
 }
 
 /// One line of the table.
@@ -260,7 +262,7 @@ pub const ROUTES: &[Route] = table! {
     POST "/api/v1/accounts/{user}/enable" ADMINISTER;
     GET "/api/v1/activity" READ;
     GET "/api/v1/activity/{id}" READ;
-    GET "/api/v1/alerts" READ;
+    GET "/api/v1/alerts" Need::Whole(Right::Read);
     GET "/api/v1/evidence/{sha256}" READ;
 };
 

@@ -9,6 +9,9 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use crate::access::Person;
 use crate::store::{Store, StoreError};
 
+/// What a search is made of.
+const LETTERS: usize = 3;
+
 /// One record.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
@@ -59,7 +62,7 @@ pub struct Filter<'a> {
     pub from: Option<Timestamp>,
     /// Before then.
     pub to: Option<Timestamp>,
-    /// With this text anywhere.
+    /// With this text anywhere; one of fewer than three letters is a name.
     pub text: Option<&'a str>,
     /// Where the page before ended.
     pub cursor: Option<&'a str>,
@@ -85,42 +88,50 @@ pub async fn list(
     order: Order,
     limit: u32,
 ) -> Result<Vec<Record>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM actions WHERE true");
+    let phrase = filter.text.filter(|text| text.chars().count() >= LETTERS);
+    let mut query = QueryBuilder::<Sqlite>::new(match phrase {
+        // By row number, which is the order of writing: the index goes through its findings in it.
+        Some(_) => {
+            "SELECT a.* FROM actions_text t JOIN actions a ON a.rowid = t.rowid WHERE t.text MATCH "
+        }
+        None => "SELECT a.* FROM actions a WHERE true",
+    });
+    match (phrase, filter.text) {
+        (Some(phrase), _) => {
+            query.push_bind(format!("\"{}\"", phrase.replace('"', "\"\"")));
+        }
+        (None, Some(short)) => {
+            query.push(" AND (a.user = ").push_bind(short);
+            query.push(" OR a.name = ").push_bind(short);
+            query.push(" OR a.target = ").push_bind(short).push(")");
+        }
+        (None, None) => {}
+    }
     within(&mut query, person);
-    if let Some(who) = filter.who {
-        query.push(" AND user = ").push_bind(who);
-    }
-    if let Some(action) = filter.action {
-        query.push(" AND action = ").push_bind(action);
-    }
-    if let Some(kind) = filter.kind {
-        query.push(" AND kind = ").push_bind(kind);
-    }
-    if let Some(target) = filter.target {
-        query.push(" AND (target = ").push_bind(target);
-        query.push(" OR node = ").push_bind(target);
-        query.push(" OR name = ").push_bind(target).push(")");
-    }
-    if let Some(from) = filter.from {
-        query.push(" AND id >= ").push_bind(since(from));
-    }
-    if let Some(to) = filter.to {
-        query.push(" AND id < ").push_bind(since(to));
-    }
-    if let Some(text) = filter.text {
-        query
-            .push(" AND instr(lower(user || ' ' || action || ' ' || kind || ' ' || name || ' ' || target || ' ' || coalesce(reason, '') || ' ' || coalesce(was, '') || ' ' || coalesce(became, detail)), ")
-            .push_bind(text.to_lowercase())
-            .push(") > 0");
-    }
-    match (order, filter.cursor) {
-        (Order::NewestFirst, Some(cursor)) => query.push(" AND id < ").push_bind(cursor),
-        (Order::OldestFirst, Some(cursor)) => query.push(" AND id > ").push_bind(cursor),
-        (_, None) => &mut query,
+    narrow(&mut query, filter);
+    let than = match order {
+        Order::NewestFirst => "<",
+        Order::OldestFirst => ">",
     };
+    if let Some(cursor) = filter.cursor {
+        if phrase.is_some() {
+            query.push(" AND t.rowid ").push(than);
+            query
+                .push(" (SELECT rowid FROM actions WHERE id = ")
+                .push_bind(cursor)
+                .push(")");
+        } else {
+            query.push(" AND a.id ").push(than).push_bind(cursor);
+        }
+    }
+    query.push(if phrase.is_some() {
+        " ORDER BY t.rowid"
+    } else {
+        " ORDER BY a.id"
+    });
     query.push(match order {
-        Order::NewestFirst => " ORDER BY id DESC LIMIT ",
-        Order::OldestFirst => " ORDER BY id LIMIT ",
+        Order::NewestFirst => " DESC LIMIT ",
+        Order::OldestFirst => " LIMIT ",
     });
     query.push_bind(limit);
     let rows = query.build().fetch_all(store.read_pool()).await?;
@@ -132,18 +143,44 @@ pub async fn list(
 /// # Errors
 /// What the store refuses.
 pub async fn named(store: &Store, person: &Person, id: &str) -> Result<Option<Record>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM actions WHERE id = ");
+    let mut query = QueryBuilder::<Sqlite>::new("SELECT a.* FROM actions a WHERE a.id = ");
     query.push_bind(id);
     within(&mut query, person);
     let row = query.build().fetch_optional(store.read_pool()).await?;
     row.as_ref().map(record).transpose()
 }
 
+/// What a filter asks for, but for its text and its place.
+fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &Filter<'_>) {
+    if let Some(who) = filter.who {
+        query.push(" AND a.user = ").push_bind(who);
+    }
+    if let Some(action) = filter.action {
+        query.push(" AND a.action = ").push_bind(action);
+    }
+    if let Some(kind) = filter.kind {
+        query.push(" AND a.kind = ").push_bind(kind);
+    }
+    if let Some(target) = filter.target {
+        query.push(" AND (a.target = ").push_bind(target);
+        query.push(" OR a.node = ").push_bind(target);
+        query.push(" OR a.name = ").push_bind(target).push(")");
+    }
+    if let Some(from) = filter.from {
+        query.push(" AND a.id >= ").push_bind(since(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND a.id < ").push_bind(since(to));
+    }
+}
+
 fn within(query: &mut QueryBuilder<Sqlite>, person: &Person) {
     if let Some(groups) = person.reach.to_sql() {
-        query.push(" AND (user = ").push_bind(person.user.as_str());
         query
-            .push(" OR grp IN (SELECT value FROM json_each(")
+            .push(" AND (a.user = ")
+            .push_bind(person.user.as_str());
+        query
+            .push(" OR a.grp IN (SELECT value FROM json_each(")
             .push_bind(groups)
             .push(")))");
     }

@@ -159,7 +159,9 @@ async fn export(store: Store, person: Person, mut query: Query) -> Answer<Respon
         .await?;
     // An end: what happens while it is read is the next export's.
     if query.to.trim().is_empty() {
-        query.to = clock::now().to_string();
+        // Ids are told apart by the millisecond.
+        let end = clock::now().as_micros().saturating_add(1_000);
+        query.to = Timestamp::from_micros(end).to_string();
     }
     let export = Export {
         store,

@@ -247,6 +247,8 @@ fn concrete(path: &str) -> String {
     path.replace("{id}", "00112233445566778899aabbccddeeff")
         .replace("{sha256}", &"ab".repeat(32))
         .replace("{file}", "pristine.css")
+        .replace("{user}", "nobody")
+        .replace("{name}", "nothing")
 }
 
 fn cookie(headers: &HeaderMap) -> String {

@@ -40,7 +40,7 @@ async fn every_route_asks_for_what_the_table_says_and_for_no_less() {
                 continue;
             }
             Need::LoopbackOrRead => Right::Read,
-            Need::May(right) => right,
+            Need::May(right) | Need::Whole(right) => right,
         };
         assert!(
             nobody == StatusCode::UNAUTHORIZED || nobody == StatusCode::SEE_OTHER,
