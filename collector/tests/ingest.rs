@@ -442,7 +442,8 @@ async fn open_id(bed: &Bed, kind: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_ends_what_was_touched_and_not_what_lasts() {
-    use pristine_collector::violations::review::{acknowledge, resolve};
+    use pristine_collector::violations::review::{Judged, acknowledge, resolve};
+    let ann = Person::local("ann");
     let bed = Bed::new().await;
     let node = Node::enrolled(&bed, "one").await;
     let mut first = said(0, None, node.challenge(&bed).await);
@@ -455,20 +456,20 @@ async fn a_person_ends_what_was_touched_and_not_what_lasts() {
     node.send(&bed, vec![first]).await.unwrap();
 
     let (touched, mount) = (open_id(&bed, "touched").await, open_id(&bed, "mount").await);
-    let lasts = resolve(bed.state(), &mount, "it is mine", "ann").await;
+    let lasts = resolve(bed.state(), &mount, "it is mine", Judged::Reviewed, &ann).await;
     let lasts = lasts.unwrap_err();
     assert_eq!(code(&lasts), (409, "lasts"));
     assert!(lasts.detail.contains("still mounted"));
-    let seen = acknowledge(bed.state(), &mount, "on it", "ann").await;
+    let seen = acknowledge(bed.state(), &mount, "on it", &ann).await;
     let seen = seen.unwrap();
     assert_eq!(seen.acknowledged.unwrap().by, "ann");
     assert_eq!(bed.open("mount").await, 1, "seen is not over");
 
     for bad in ["", "  ", "two\nlines", &"a".repeat(1_001)] {
-        let refused = resolve(bed.state(), &touched, bad, "ann").await;
+        let refused = resolve(bed.state(), &touched, bad, Judged::Reviewed, &ann).await;
         assert_eq!(code(&refused.unwrap_err()), (400, "malformed"));
     }
-    let over = resolve(bed.state(), &touched, "an update", "ann").await;
+    let over = resolve(bed.state(), &touched, "an update", Judged::Reviewed, &ann).await;
     assert_eq!(
         over.unwrap().resolution.unwrap(),
         "reviewed by ann: an update"
@@ -481,7 +482,7 @@ async fn a_person_ends_what_was_touched_and_not_what_lasts() {
         .await,
         1
     );
-    let twice = resolve(bed.state(), &touched, "again", "ann").await;
+    let twice = resolve(bed.state(), &touched, "again", Judged::Reviewed, &ann).await;
     assert_eq!(code(&twice.unwrap_err()), (409, "resolved"));
     assert_eq!(
         bed.count("SELECT count(*) FROM violation_steps WHERE step = 'resolved'")
