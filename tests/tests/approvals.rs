@@ -18,6 +18,8 @@ use pristine_tests::{
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
+/// The file that differs.
+const PATH: &str = "./etc/app/app.conf";
 
 /// An account of this role, made on the collector's machine, and its owner signed in.
 fn person(world: &World, name: &str, role: &str) -> People {
@@ -35,6 +37,14 @@ fn person(world: &World, name: &str, role: &str) -> People {
     world
         .collector
         .people(session["token"].as_str().expect("a token"))
+}
+
+/// One who asks, and one who approves.
+fn olga_and_ann(world: &World) -> (People, People) {
+    (
+        person(world, "olga", "operator"),
+        person(world, "ann", "approver"),
+    )
 }
 
 #[track_caller]
@@ -67,6 +77,31 @@ fn published(world: &World, root: &Path, version: &str, more: &[&str]) -> String
     image.sha256
 }
 
+/// What an operator asks for is theirs to withdraw, and nobody's to approve who may not.
+fn withdrawn(world: &World, olga: &People, ann: &People, ask: &Value) {
+    let why = json!({"reason": "looked at it"});
+    let asked = olga
+        .ask("POST", "/api/v1/assignments", Some(ask))
+        .expect("an answer");
+    assert_eq!(asked.status, 202, "{}", asked.json());
+    let asked = asked.json();
+    assert_eq!(asked["state"], "waiting", "{asked}");
+    let of = |what: &str| format!("/api/v1/assignments/{}/{what}", id(&asked));
+    refused(olga.ask("POST", &of("approve"), Some(&why)), 403, "role");
+    refused(
+        world.people.ask("POST", "/api/v1/assignments", Some(ask)),
+        409,
+        "waiting",
+    );
+    refused(ann.ask("POST", &of("withdraw"), Some(&why)), 403, "role");
+    assert_eq!(olga.post(&of("withdraw"), &why)["state"], "withdrawn");
+    refused(
+        ann.ask("POST", &of("approve"), Some(&why)),
+        409,
+        "not-waiting",
+    );
+}
+
 #[test]
 fn one_alone_decides_and_two_watch_each_other() {
     let world = World::start();
@@ -85,33 +120,9 @@ fn one_alone_decides_and_two_watch_each_other() {
     );
     assert!(world.people.page("/images").shows("same person"));
 
-    let (olga, ann) = (
-        person(&world, "olga", "operator"),
-        person(&world, "ann", "approver"),
-    );
-    let asked = olga
-        .ask("POST", "/api/v1/assignments", Some(&ask(&two)))
-        .expect("an answer");
-    assert_eq!(asked.status, 202, "{}", asked.json());
-    let asked = asked.json();
-    assert_eq!(asked["state"], "waiting", "{asked}");
-    let of = |what: &str| format!("/api/v1/assignments/{}/{what}", id(&asked));
+    let (olga, ann) = olga_and_ann(&world);
+    withdrawn(&world, &olga, &ann, &ask(&two));
     let why = json!({"reason": "looked at it"});
-    refused(olga.ask("POST", &of("approve"), Some(&why)), 403, "role");
-    refused(
-        world
-            .people
-            .ask("POST", "/api/v1/assignments", Some(&ask(&two))),
-        409,
-        "waiting",
-    );
-    refused(ann.ask("POST", &of("withdraw"), Some(&why)), 403, "role");
-    assert_eq!(olga.post(&of("withdraw"), &why)["state"], "withdrawn");
-    refused(
-        ann.ask("POST", &of("approve"), Some(&why)),
-        409,
-        "not-waiting",
-    );
 
     // Now an administrator's own word is not enough, whichever token they use.
     let asked = world.people.post("/api/v1/assignments", &ask(&two));
@@ -179,6 +190,28 @@ fn one_alone_decides_and_two_watch_each_other() {
         "{listed}"
     );
     world.check();
+}
+
+/// What runs a revoked image is no image that it may be, and nobody can assign it again.
+fn revoked(world: &World, two: &str) {
+    world
+        .run(["image", "revoke", "base", "2.0", "--reason", "a hole"])
+        .exits(0);
+    world.wait_for_status("web-1", "unknown-image");
+    let open = world.people.violations("open");
+    assert!(
+        open.iter().all(|one| one["kind"] == "unknown-image"),
+        "{open:#?}"
+    );
+    refused(
+        world.people.ask(
+            "POST",
+            "/api/v1/assignments",
+            Some(&json!({"group": "default", "image": two})),
+        ),
+        409,
+        "revoked",
+    );
 }
 
 #[test]
@@ -270,25 +303,7 @@ fn a_rollout_is_watched_to_its_end_without_a_violation() {
     );
     assert!(world.people.page(&what).shows("3 entries changed"));
 
-    // Revoked: what runs it is no image that it may be, until there is another.
-    world
-        .run(["image", "revoke", "base", "2.0", "--reason", "a hole"])
-        .exits(0);
-    world.wait_for_status("web-1", "unknown-image");
-    let open = world.people.violations("open");
-    assert!(
-        open.iter().all(|one| one["kind"] == "unknown-image"),
-        "{open:#?}"
-    );
-    refused(
-        world.people.ask(
-            "POST",
-            "/api/v1/assignments",
-            Some(&json!({"group": "default", "image": two})),
-        ),
-        409,
-        "revoked",
-    );
+    revoked(&world, &two);
     for agent in &mut agents {
         assert!(agent.stop().success());
     }
@@ -316,18 +331,31 @@ fn open_at(world: &World, path: &str) -> Value {
     })
 }
 
+/// An exception for a few seconds: after them the difference is a violation again.
+fn ends_by_itself(world: &World, olga: &People, ann: &People, again: &Value) {
+    let short = json!({"violation": again["id"], "reason": "for a moment", "ends": in_seconds(8)});
+    let short = olga.post("/api/v1/exceptions", &short);
+    ann.post(
+        &format!("/api/v1/exceptions/{}/approve", id(&short)),
+        &json!({}),
+    );
+    assert_eq!(world.is_resolved(again, SOON)["resolved_as"], "excepted");
+    let last = open_at(world, PATH);
+    assert_eq!(last["detail"]["exception"], short["id"], "{last}");
+    let ended = world
+        .people
+        .get(&format!("/api/v1/exceptions/{}", id(&short)));
+    assert_eq!(ended["state"], "ended", "{ended}");
+}
+
 #[test]
 fn an_exception_takes_two_persons_and_ends() {
-    const PATH: &str = "./etc/app/app.conf";
     let world = World::start();
     let root = roots::small(&world.path("root"));
     world.image(&root, "base", "1.0", &[]);
     let mut agent = world.agent("web-1", &root);
     world.wait_for_status("web-1", "pristine");
-    let (olga, ann) = (
-        person(&world, "olga", "operator"),
-        person(&world, "ann", "approver"),
-    );
+    let (olga, ann) = olga_and_ann(&world);
     let file = root.join("etc/app/app.conf");
     replaced(&world, &file, "listen = 8080\n");
     let violation = open_at(&world, PATH);
@@ -413,20 +441,7 @@ fn an_exception_takes_two_persons_and_ends() {
     let again = open_at(&world, PATH);
     assert_eq!(again["detail"]["exception"], asked["id"], "{again}");
 
-    // One that ends by itself.
-    let short = json!({"violation": again["id"], "reason": "for a moment", "ends": in_seconds(8)});
-    let short = olga.post("/api/v1/exceptions", &short);
-    ann.post(
-        &format!("/api/v1/exceptions/{}/approve", id(&short)),
-        &json!({}),
-    );
-    assert_eq!(world.is_resolved(&again, SOON)["resolved_as"], "excepted");
-    let last = open_at(&world, PATH);
-    assert_eq!(last["detail"]["exception"], short["id"], "{last}");
-    let ended = world
-        .people
-        .get(&format!("/api/v1/exceptions/{}", id(&short)));
-    assert_eq!(ended["state"], "ended", "{ended}");
+    ends_by_itself(&world, &olga, &ann, &again);
     for (action, user) in [
         ("exception.request", "olga"),
         ("exception.approve", "ann"),
