@@ -49,12 +49,16 @@ pub enum Gravity {
     Slight,
     /// Any other content, type, owner or mode.
     Content,
+    /// Keys, certificates and whose signatures are trusted.
+    Key,
     /// Executables, libraries, the boot, shell start-up.
     Executable,
     /// Units and timed jobs.
     Unit,
     /// Who may log in, and as whom.
     Authentication,
+    /// What tells of all this: the agent, its configuration, key and unit.
+    Agent,
     /// What every program loads.
     Loader,
     /// Setuid, setgid or a capability gained.
@@ -67,8 +71,10 @@ impl Gravity {
         match self {
             Self::Slight => Severity::Low,
             Self::Content => Severity::Medium,
-            Self::Executable | Self::Unit => Severity::High,
-            Self::Authentication | Self::Loader | Self::Privilege => Severity::Critical,
+            Self::Key | Self::Executable | Self::Unit => Severity::High,
+            Self::Authentication | Self::Agent | Self::Loader | Self::Privilege => {
+                Severity::Critical
+            }
         }
     }
 }
@@ -116,12 +122,16 @@ pub fn gravity(expected: Option<&Entry>, found: Option<&Entry>, path: &ImagePath
     };
     if place.is_loader() {
         Gravity::Loader
+    } else if place.is_agent() {
+        Gravity::Agent
     } else if place.is_authentication() {
         Gravity::Authentication
     } else if place.is_unit() {
         Gravity::Unit
     } else if is_executable(expected) || is_executable(found) || place.is_executable() {
         Gravity::Executable
+    } else if place.is_key() {
+        Gravity::Key
     } else if place.is_documentation() {
         Gravity::Slight
     } else {
@@ -217,6 +227,36 @@ impl Place<'_> {
             "etc/ld.so.conf.d",
             "etc/ld.so.cache",
         ]) || (self.name.starts_with(b"ld-") && self.is_library())
+    }
+
+    /// The agent itself. Only root changes it, and mostly so that it says nothing of what comes next.
+    fn is_agent(&self) -> bool {
+        self.is_in(&["etc/pristine", "var/lib/pristine"])
+            || self.name == b"pristine-agent"
+            || self.name == b"pristine-agent.service"
+            || self.has_component(b"pristine-agent.service.d")
+    }
+
+    /// Private keys, certificates that are trusted, and whose packages are installed.
+    fn is_key(&self) -> bool {
+        const PLACES: [&str; 12] = [
+            "etc/ssl",
+            "etc/pki",
+            "etc/ca-certificates",
+            "etc/ca-certificates.conf",
+            "usr/share/ca-certificates",
+            "usr/local/share/ca-certificates",
+            "etc/apt/trusted.gpg",
+            "etc/apt/trusted.gpg.d",
+            "etc/apt/keyrings",
+            "etc/apt/sources.list",
+            "etc/apt/sources.list.d",
+            "usr/share/keyrings",
+        ];
+        self.is_in(&PLACES)
+            || self.has_component(b".gnupg")
+            || self.name.ends_with(b".key")
+            || self.name.ends_with(b".pem")
     }
 
     fn is_authentication(&self) -> bool {
@@ -322,6 +362,8 @@ impl Place<'_> {
             "usr/share/man",
             "usr/share/info",
             "usr/share/locale",
+            "usr/share/i18n",
+            "usr/lib/locale",
             "usr/share/licenses",
         ])
     }
@@ -426,6 +468,24 @@ mod tests {
             ("./etc/profile.d/x.sh", Severity::High),
             ("./root/.bashrc", Severity::High),
             ("./usr/bin/notes", Severity::High),
+            ("./usr/bin/pristine-agent", Severity::Critical),
+            ("./etc/pristine/agent.toml", Severity::Critical),
+            ("./var/lib/pristine/agent/key.pem", Severity::Critical),
+            (
+                "./usr/lib/systemd/system/pristine-agent.service",
+                Severity::Critical,
+            ),
+            (
+                "./etc/systemd/system/pristine-agent.service.d/x.conf",
+                Severity::Critical,
+            ),
+            ("./etc/ssl/private/web.key", Severity::High),
+            (
+                "./usr/local/share/ca-certificates/x.crt",
+                Severity::High,
+            ),
+            ("./etc/apt/trusted.gpg.d/x.asc", Severity::High),
+            ("./srv/web/tls.pem", Severity::High),
             ("./etc/motd", Severity::Medium),
             ("./etc/passwd.d", Severity::Medium),
             ("./srv/etc/shadow", Severity::Medium),
@@ -433,6 +493,7 @@ mod tests {
             ("./usr/lib/x.sort", Severity::Medium),
             ("./usr/share/doc/bash/README", Severity::Low),
             ("./usr/share/man/man1/ls.1.gz", Severity::Low),
+            ("./usr/lib/locale/C.utf8/LC_CTYPE", Severity::Low),
         ];
         for (path, severity) in places {
             let line = file(path, "0644", "");
