@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::activity::{self, ActivityCommand};
+use crate::alert::{self, AlertCommand};
 use crate::change::{self, ChangeCommand};
 use crate::exception::{self, ExceptionCommand};
 use crate::exit::{Failure, Status};
@@ -86,6 +87,9 @@ enum Command {
     /// Accepted differences.
     #[command(subcommand, arg_required_else_help = true)]
     Exception(Box<ExceptionCommand>),
+    /// Who is told of violations, and whether it reached them.
+    #[command(subcommand, arg_required_else_help = true)]
+    Alert(AlertCommand),
     /// Completion for a shell.
     Completion(completion::Completion),
     /// Man pages and completions of the three programs, into a folder.
@@ -116,6 +120,7 @@ impl Cli {
             Command::Activity(command) => activity::run(command, output),
             Command::Change(command) => change::run(command, output),
             Command::Exception(command) => exception::run(command, output),
+            Command::Alert(command) => alert::run(command, output),
             Command::Completion(arguments) => completion::run(arguments, output),
             Command::Documentation(arguments) => documentation::run(arguments, output),
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod alert;
 mod atomic;
 mod change;
 mod client;

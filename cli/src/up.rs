@@ -308,10 +308,7 @@ fn webhook(url: Option<&str>, place: &Place) -> Result<Option<Webhook>, Failure>
                 .remedy("give it like https://example.org/hook"),
         );
     }
-    Ok(Some(Webhook {
-        url: url.to_owned(),
-        secret: place.webhook_secret()?.into(),
-    }))
+    Ok(Some(Webhook::new(url, place.webhook_secret()?)))
 }
 
 /// The root as a real path: the one asked for, the one from before, or all of this machine.

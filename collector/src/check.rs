@@ -1,6 +1,6 @@
 //! Whether store, log and evidence agree: what `check` looks at, read in one snapshot while a collector may run.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -64,6 +64,8 @@ pub struct Checked {
     pub evidence: u64,
     /// Statements whose place in their node's chain was looked at.
     pub statements: u64,
+    /// Of these, quiet ones whose evidence was pruned after its time.
+    pub pruned: u64,
     /// Receipts whose signature was verified.
     pub receipts: u64,
     /// Leaves of the log.
@@ -118,6 +120,7 @@ pub async fn check(state: &Path) -> Result<Checked, CheckError> {
     database(at, &mut checked).await?;
     evidence(at, &mut checked).await?;
     chains(at, &mut checked).await?;
+    pruned(at, &mut checked).await?;
     receipts(at, &keys, &mut checked).await?;
     log(at, &mut checked).await?;
     violations(at, &mut checked).await?;
@@ -191,14 +194,30 @@ async fn chains(at: &mut SqliteConnection, checked: &mut Checked) -> Result<(), 
     }
     let mut last: HashMap<String, (i64, Digest)> = HashMap::new();
     let mut rows = sqlx::query(
-        "SELECT l.node, l.sequence, l.digest, e.bytes FROM log l JOIN receipts r ON r.payload = l.digest \
-         LEFT JOIN evidence e ON e.sha256 = l.digest WHERE l.type = 'attestation' ORDER BY l.id",
+        "SELECT l.node, l.sequence, l.digest, e.bytes, a.pruned FROM log l LEFT JOIN receipts r ON r.payload = l.digest \
+         LEFT JOIN attestations a ON a.node = l.node AND a.sequence = l.sequence AND a.payload = l.digest \
+         LEFT JOIN evidence e ON e.sha256 = l.digest \
+         WHERE l.type = 'attestation' AND (r.payload IS NOT NULL OR a.pruned IS NOT NULL) ORDER BY l.id",
     )
     .fetch(at);
     while let Some(row) = rows.try_next().await? {
         checked.statements += 1;
         let (node, sequence): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         let of = format!("{node} {sequence}");
+        if row.try_get::<Option<i64>, _>(4)?.is_some() {
+            // What it said is gone; the next one names its payload, and `pruned` looks at whether it was to go.
+            let next = last.get(&node).map_or(0, |(at, _)| at + 1);
+            if sequence != next {
+                checked.find(
+                    "chain",
+                    &of,
+                    format!("it does not follow {}, and was pruned", next - 1),
+                );
+            }
+            let digest: [u8; 32] = row.try_get::<&[u8], _>(2)?.try_into().unwrap_or_default();
+            last.insert(node, (sequence, Digest::from_bytes(digest)));
+            continue;
+        }
         let Some(bytes) = row.try_get::<Option<&[u8]>, _>(3)? else {
             checked.find("chain", of, "its evidence is not here");
             continue;
@@ -223,6 +242,43 @@ async fn chains(at: &mut SqliteConnection, checked: &mut Checked) -> Result<(), 
             );
         }
         last.insert(node, (sequence, envelope.payload_digest()));
+    }
+    Ok(())
+}
+
+/// What was pruned is what the log says was pruned: one leaf a batch, over the payloads of its statements.
+async fn pruned(at: &mut SqliteConnection, checked: &mut Checked) -> Result<(), sqlx::Error> {
+    let mut batches: BTreeMap<i64, Vec<Digest>> = BTreeMap::new();
+    let mut rows = sqlx::query(
+        "SELECT pruned, payload FROM attestations WHERE pruned IS NOT NULL ORDER BY pruned, node, sequence",
+    )
+    .fetch(&mut *at);
+    while let Some(row) = rows.try_next().await? {
+        checked.pruned += 1;
+        let payload: [u8; 32] = row.try_get::<&[u8], _>(1)?.try_into().unwrap_or_default();
+        batches
+            .entry(row.try_get(0)?)
+            .or_default()
+            .push(Digest::from_bytes(payload));
+    }
+    drop(rows);
+    for (leaf, payloads) in batches {
+        let told: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT digest FROM log WHERE id = ? AND type = 'collector'")
+                .bind(leaf)
+                .fetch_optional(&mut *at)
+                .await?;
+        let is = crate::retention::digest_of(&payloads);
+        if told.as_deref() != Some(is.as_bytes().as_slice()) {
+            checked.find(
+                "pruned",
+                format!("leaf {leaf}"),
+                format!(
+                    "{} statements are gone that it does not stand for",
+                    payloads.len()
+                ),
+            );
+        }
     }
     Ok(())
 }

@@ -1,16 +1,20 @@
 //! The configuration file: raw TOML first, then ready values. An unknown key is refused with its line and the nearest right one.
 
+mod alerts;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use attestation::key::PublicKey;
 use attestation::wire::PublisherKeys;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::approvals::Approvals;
 use crate::files::{self, FileError};
-use crate::settings::{CollectorSettings, Limits, TlsFiles, Webhook};
+use crate::settings::{CollectorSettings, Limits, Retention, TlsFiles};
+
+#[cfg(test)]
+pub(crate) use self::alerts::path_rules;
 
 /// Where the configuration is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/pristine/collector.toml";
@@ -61,7 +65,14 @@ struct Raw {
     publishers: Vec<RawPublisher>,
     interval: Option<u64>,
     approvals: Approvals,
-    webhook: Vec<RawWebhook>,
+    pages: Option<String>,
+    webhook: Vec<alerts::RawWebhook>,
+    slack: Vec<alerts::RawSlack>,
+    alertmanager: Vec<alerts::RawAlertmanager>,
+    email: Vec<alerts::RawEmail>,
+    route: Vec<alerts::RawRoute>,
+    alerts: alerts::RawTiming,
+    retention: RawRetention,
     limits: RawLimits,
 }
 
@@ -81,11 +92,11 @@ struct RawPublisher {
     threshold: usize,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWebhook {
-    url: String,
-    secret_file: PathBuf,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRetention {
+    attestations: Option<u32>,
+    deliveries: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -182,9 +193,26 @@ fn ready(path: &Path, raw: Raw) -> Result<CollectorSettings, ConfigError> {
             .publishers
             .push(self::publisher(path, base, publisher)?);
     }
-    for webhook in raw.webhook {
-        settings.webhooks.push(self::webhook(path, base, webhook)?);
+    if let Some(pages) = raw.pages {
+        if !(pages.starts_with("https://") || pages.starts_with("http://")) {
+            return Err(bad("pages", "an http or https URL".to_owned()));
+        }
+        settings.pages = Some(pages);
     }
+    let told = alerts::Raw {
+        webhook: raw.webhook,
+        slack: raw.slack,
+        alertmanager: raw.alertmanager,
+        email: raw.email,
+        route: raw.route,
+        timing: raw.alerts,
+    };
+    alerts::ready(path, base, told, &mut settings)?;
+    let usual = settings.retention;
+    settings.retention = Retention {
+        attestations: raw.retention.attestations.unwrap_or(usual.attestations),
+        deliveries: raw.retention.deliveries.unwrap_or(usual.deliveries),
+    };
     settings.limits = limits(&raw.limits);
     Ok(settings)
 }
@@ -225,21 +253,6 @@ fn publisher(path: &Path, base: &Path, raw: RawPublisher) -> Result<PublisherKey
         image: raw.image,
         keys,
         threshold: raw.threshold,
-    })
-}
-
-fn webhook(path: &Path, base: &Path, raw: RawWebhook) -> Result<Webhook, ConfigError> {
-    if !(raw.url.starts_with("https://") || raw.url.starts_with("http://")) {
-        return Err(ConfigError::Value {
-            path: path.to_owned(),
-            key: "webhook.url".to_owned(),
-            reason: "an http or https URL".to_owned(),
-        });
-    }
-    let secret = Zeroizing::new(files::read_secret(&base.join(raw.secret_file))?);
-    Ok(Webhook {
-        url: raw.url,
-        secret: Zeroizing::new(secret.trim().to_owned()),
     })
 }
 

@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod pins;
 pub mod problem;
 pub mod program;
+pub mod retention;
 mod serve;
 pub mod settings;
 pub mod snapshots;

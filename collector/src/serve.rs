@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 
+use crate::alerts::Alerting;
 use crate::assignments::Assignments;
 use crate::authority::{Authority, AuthorityError, ServerCertificate};
 use crate::door::{self, Door, TlsError};
@@ -25,7 +26,8 @@ use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
 use crate::state::{AppState, Bound};
 use crate::store::{Store, StoreError, heartbeat, meta_get, meta_set, run_started, run_stopped};
-use crate::{alerts, clock, fleet, journal, violations};
+use crate::violations::store::Channels;
+use crate::{alerts, clock, fleet, journal, retention, violations};
 
 /// Requests whose statements are verified on blocking threads at once: two per core keep both busy.
 const BENCH: usize = 4;
@@ -151,6 +153,7 @@ pub async fn start(
     let store = Store::open(&store_file(&settings.state)).await?;
     run_started(&store, started).await?;
     note_origin(&store, &settings.origin).await?;
+    let metrics = Arc::new(Metrics::new());
     let state = AppState {
         images: ImageCache::new(store.clone(), &settings.state),
         assignments: Arc::new(Assignments::load(&store).await?),
@@ -164,7 +167,11 @@ pub async fn start(
         refused: Arc::default(),
         pins: Arc::new(Pins::load(&store).await?),
         bench: Arc::new(Semaphore::new(BENCH)),
-        metrics: Arc::new(Metrics::new()),
+        channels: Channels {
+            alerting: Arc::new(Alerting::new(&settings, listeners.bound.ops)),
+            metrics: Arc::clone(&metrics),
+        },
+        metrics,
         authority: agents_authority,
         keys,
         started,
@@ -301,7 +308,7 @@ fn open(
     let mut workers = JoinSet::new();
     workers.spawn(alerts::run(
         state.store.clone(),
-        Arc::clone(&state.settings),
+        state.channels.clone(),
         workers_stopping.clone(),
     ));
     workers.spawn(keep_time(
@@ -364,6 +371,14 @@ async fn keep_time(
             report(
                 "heartbeat not recorded",
                 heartbeat(&state.store, state.started, now).await,
+            );
+            report(
+                "what is over its time not pruned",
+                retention::prune(&state, now).await.map(drop),
+            );
+            report(
+                "size of the store not noted",
+                retention::note_size(&state.store, now).await,
             );
             report(
                 "gone nodes not retired",

@@ -20,6 +20,7 @@ use crate::pins::Pins;
 use crate::settings::CollectorSettings;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
+use crate::violations::store::Channels;
 
 /// Cheap to clone; one for the whole process.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ pub struct AppState {
     pub keys: Arc<CollectorKeys>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Who is told of violations.
+    pub channels: Channels,
     /// The agents' certificate authority.
     pub authority: Arc<Authority>,
     /// What each group must be.

@@ -19,7 +19,7 @@ use pristine_collector::enrolment::{self, Enrolled};
 use pristine_collector::problem::ProblemResponse;
 use pristine_collector::settings::CollectorSettings;
 use pristine_collector::state::AppState;
-use pristine_collector::{Running, clock, fleet, ingest};
+use pristine_collector::{Running, clock, fleet, ingest, retention};
 
 struct Bed {
     running: Running,
@@ -737,5 +737,103 @@ async fn many_nodes_at_once_share_commits() {
     assert_eq!(
         taken,
         i64::try_from(NODES).unwrap() * i64::try_from(EACH).unwrap()
+    );
+}
+
+/// What says nothing goes after its time; what proves order and forks stays, and nothing that was promised is broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_statements_are_pruned_and_the_chain_the_receipts_and_forks_stay() {
+    const COUNT: u64 = 300;
+    let bed = Bed::new().await;
+    let node = Node::enrolled(&bed, "one").await;
+    let (mut before, mut all, mut receipts) = (None, Vec::new(), Vec::new());
+    for some in [0..200, 200..COUNT] {
+        let challenge = node.challenge(&bed).await;
+        let mut statements = Vec::new();
+        for sequence in some {
+            let mut next = said(sequence, before.as_ref(), challenge.clone());
+            if sequence == 100 {
+                next["touched"] = serde_json::json!([{"path": "./etc/motd", "event": "modify", "count": 1,
+                    "first": clock::now(), "last": clock::now(), "actor": null}]);
+            }
+            let next = node.sign(&next);
+            statements.push(next.clone());
+            before = Some(next);
+        }
+        let answer = node.send(&bed, statements.clone()).await.unwrap();
+        assert!(answer.fresh, "{:?}", answer.refused);
+        all.extend(statements);
+        receipts.extend(answer.receipts);
+    }
+    let later = |days: i64| clock::now().saturating_add_secs(days * 86_400);
+    let pruned = retention::prune(bed.state(), later(29)).await.unwrap();
+    assert_eq!(pruned, 0, "not before its time");
+    let pruned = retention::prune(bed.state(), later(31)).await.unwrap();
+    // Of 257 the first and the last stay, and what was touched. The others wait until their batch is whole.
+    assert_eq!(pruned, 254);
+    assert_eq!(retention::prune(bed.state(), later(31)).await.unwrap(), 0);
+    let kept = i64::try_from(COUNT - pruned).unwrap();
+    assert_eq!(
+        bed.count("SELECT count(*) FROM evidence WHERE kind = 'attestation'")
+            .await,
+        kept
+    );
+    assert_eq!(bed.count("SELECT count(*) FROM attestations").await, 300);
+    assert_eq!(bed.count("SELECT count(*) FROM pruning").await, 0);
+
+    let checked = pristine_collector::check::check(&bed.state().settings.state)
+        .await
+        .unwrap();
+    assert!(checked.agrees(), "{:?}", checked.findings);
+    assert_eq!((checked.statements, checked.pruned), (COUNT, pruned));
+
+    let again = node.send(&bed, vec![all[50].clone()]).await.unwrap();
+    assert_eq!(
+        again.receipts,
+        [receipts[50].clone()],
+        "the same receipt, made again"
+    );
+    let other = node.sign(&said(50, Some(&all[49]), None));
+    let refused = node.send(&bed, vec![other]).await.unwrap().refused.unwrap();
+    assert_eq!(
+        refused.code, "fork",
+        "a second statement with its sequence still is one"
+    );
+
+    let deleted = bed
+        .state()
+        .store
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM evidence")
+                    .execute(&mut tx.connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(deleted.is_err(), "the guard still stands");
+    let lost = bed
+        .state()
+        .store
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("UPDATE attestations SET pruned = 1 WHERE sequence = 299")
+                    .execute(&mut tx.connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await;
+    assert!(lost.is_ok());
+    let checked = pristine_collector::check::check(&bed.state().settings.state)
+        .await
+        .unwrap();
+    assert!(
+        checked
+            .findings
+            .iter()
+            .any(|finding| finding.check == "pruned"),
+        "no leaf stands for it"
     );
 }

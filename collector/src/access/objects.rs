@@ -63,7 +63,9 @@ mod tests {
 
     /// What routes name that belongs to no group, or is judged by its handler: an image is everybody's, a token its maker's, evidence says
     /// itself whose it is, accounts are for who reaches everything.
-    const OTHERS: [&str; 7] = [
+    const OTHERS: [&str; 9] = [
+        "alerts",
+        "channels",
         "assets",
         "images",
         "manifests",

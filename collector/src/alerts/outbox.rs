@@ -1,29 +1,26 @@
-//! The sender: takes what is due from the outbox, in order for each violation, a few at a time for each channel.
+//! The sender: takes what is due from the outbox, in order for each violation and each change, a few at a time for each channel.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use attestation::digest::Digest;
 use attestation::time::Timestamp;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use sqlx::Row as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::event;
-use super::signature::{SecretError, SigningSecret};
+use super::attempt::Outcome;
+use super::channel::Channel;
+use super::{Alerting, alertmanager, gather, standing};
 use crate::clock;
-use crate::settings::CollectorSettings;
+use crate::metrics::DeliveryLabel;
 use crate::store::{Store, StoreError};
+use crate::violations::store::Channels;
 
 /// Deliveries under way to one channel: a slow receiver holds up itself alone.
 const PER_CHANNEL: usize = 8;
-/// A receiver that has not answered by then has not accepted.
-const TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of an answer we read no more than lets the connection be used again.
-const ANSWER_BYTES: usize = 16 * 1024;
 /// The first pause after a failure; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -33,55 +30,43 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 const GIVE_UP_AFTER_SECS: i64 = 3 * 86_400;
 /// How long nothing is looked for when nothing is known to be due.
 const IDLE: Duration = Duration::from_secs(30);
-
-struct Channel {
-    url: String,
-    secret: Result<SigningSecret, SecretError>,
-}
+/// How often a channel that keeps alerts in memory is told again how all stands.
+const STANDING: Duration = Duration::from_secs(60);
+/// Alerts in one request of that.
+const AT_ONCE: usize = 500;
 
 struct Due {
     id: String,
     channel: usize,
     body: Vec<u8>,
-    created: Timestamp,
+    /// What it gathers, while it does.
+    gathers: bool,
+    change: Option<Digest>,
+    tried_from: Timestamp,
     attempts: i64,
 }
 
-/// How an attempt ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    Accepted,
-    Retry {
-        error: String,
-        after: Option<Duration>,
-    },
-    Refused {
-        error: String,
-    },
-}
-
 /// Delivers until told to stop. What is under way then is finished or tried again at the next start, under the same id.
-pub async fn run(
-    store: Store,
-    settings: Arc<CollectorSettings>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let channels: Arc<Vec<Channel>> = Arc::new(settings.webhooks.iter().map(channel).collect());
-    let client = match client() {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "alerts cannot be sent: no HTTP client"
-            );
-            return;
-        }
+pub async fn run(store: Store, channels: Channels, mut shutdown: watch::Receiver<bool>) {
+    let mut sender = Sender {
+        store,
+        channels,
+        under_way: HashSet::new(),
+        sending: JoinSet::new(),
     };
-    let mut under_way: HashSet<(usize, String)> = HashSet::new();
-    let mut sending: JoinSet<(usize, String)> = JoinSet::new();
+    if let Err(error) = sender.adopt().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "outbox of channels that have changed not looked at"
+        );
+    }
+    let mut told: Option<Instant> = None;
     while !*shutdown.borrow() {
-        let pause = match start_due(&store, &channels, &client, &mut under_way, &mut sending).await
-        {
+        if told.is_none_or(|told| told.elapsed() >= STANDING) {
+            told = Some(Instant::now());
+            sender.tell_standing();
+        }
+        let pause = match sender.start_due().await {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(
@@ -93,112 +78,170 @@ pub async fn run(
         };
         tokio::select! {
             changed = shutdown.changed() => if changed.is_err() { break },
-            () = store.outbox_changed() => {}
-            Some(done) = sending.join_next(), if !sending.is_empty() => {
+            () = sender.store.outbox_changed() => {}
+            Some(done) = sender.sending.join_next(), if !sender.sending.is_empty() => {
                 if let Ok(key) = done {
-                    under_way.remove(&key);
+                    sender.under_way.remove(&key);
                 }
             }
             () = tokio::time::sleep(pause) => {}
         }
     }
     // What has been sent gets its mark; what hangs is tried again at the next start.
-    let drain = async { while sending.join_next().await.is_some() {} };
+    let drain = async { while sender.sending.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(2), drain)
         .await
         .is_err()
     {
-        sending.abort_all();
+        sender.sending.abort_all();
     }
 }
 
-fn channel(webhook: &crate::settings::Webhook) -> Channel {
-    let secret = SigningSecret::parse(&webhook.secret);
-    if let Err(error) = &secret {
-        tracing::error!(
-            channel = webhook.url,
-            error = error as &dyn std::error::Error,
-            "webhook cannot be signed for"
-        );
-    }
-    Channel {
-        url: webhook.url.clone(),
-        secret,
-    }
+type Key = (usize, String);
+
+struct Sender {
+    store: Store,
+    channels: Channels,
+    under_way: HashSet<Key>,
+    sending: JoinSet<Key>,
 }
 
-fn client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("pristine-collector/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
+impl Sender {
+    /// What waits for a webhook that has got a name waits under that name; what waits for a channel that is gone is given up on, visibly.
+    async fn adopt(&self) -> Result<(), StoreError> {
+        let alerting = Arc::clone(&self.channels.alerting);
+        let now = clock::now().as_micros();
+        self.store
+            .write(move |tx| {
+                Box::pin(async move {
+                    for channel in alerting.channels() {
+                        let Some(url) = channel.url_once_its_key() else { continue };
+                        sqlx::query("UPDATE OR IGNORE outbox SET channel = ? WHERE channel = ? AND delivered IS NULL AND given_up IS NULL")
+                            .bind(&channel.key)
+                            .bind(url)
+                            .execute(&mut tx.connection)
+                            .await?;
+                    }
+                    let keys: Vec<&str> = alerting.channels().iter().map(|it| it.key.as_str()).collect();
+                    sqlx::query(
+                        "UPDATE outbox SET given_up = ?, last_error = 'the channel is no longer configured' WHERE delivered IS NULL \
+                         AND given_up IS NULL AND channel NOT IN (SELECT value FROM json_each(?))",
+                    )
+                    .bind(now)
+                    .bind(serde_json::json!(keys).to_string())
+                    .execute(&mut tx.connection)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
 
-/// Starts what is due and has a place; how long nothing else will be.
-async fn start_due(
-    store: &Store,
-    channels: &Arc<Vec<Channel>>,
-    client: &reqwest::Client,
-    under_way: &mut HashSet<(usize, String)>,
-    sending: &mut JoinSet<(usize, String)>,
-) -> Result<Duration, StoreError> {
-    let now = clock::now();
-    for index in 0..channels.len() {
-        let busy = under_way
-            .iter()
-            .filter(|(channel, _)| *channel == index)
-            .count();
-        if busy >= PER_CHANNEL {
-            continue;
+    /// Starts what is due and has a place; how long nothing else will be.
+    async fn start_due(&mut self) -> Result<Duration, StoreError> {
+        let now = clock::now();
+        for index in 0..self.channels.alerting.channels().len() {
+            let busy = self
+                .under_way
+                .iter()
+                .filter(|(channel, _)| *channel == index)
+                .count();
+            if busy >= PER_CHANNEL {
+                continue;
+            }
+            let key = &self.channels.alerting.channels()[index].key;
+            let due = due(&self.store, index, key, now).await?;
+            let fresh: Vec<Due> = due
+                .into_iter()
+                .filter(|row| !self.under_way.contains(&(index, row.id.clone())))
+                .collect();
+            for row in fresh.into_iter().take(PER_CHANNEL - busy) {
+                let key = (index, row.id.clone());
+                self.under_way.insert(key.clone());
+                let delivery = Delivery {
+                    store: self.store.clone(),
+                    channels: self.channels.clone(),
+                    row,
+                };
+                self.sending.spawn(async move {
+                    delivery.deliver().await;
+                    key
+                });
+            }
         }
-        let due = due(store, index, &channels[index].url, now).await?;
-        let fresh: Vec<Due> = due
-            .into_iter()
-            .filter(|row| !under_way.contains(&(index, row.id.clone())))
-            .collect();
-        for row in fresh.into_iter().take(PER_CHANNEL - busy) {
-            under_way.insert((index, row.id.clone()));
-            let (store, client, channels) = (store.clone(), client.clone(), Arc::clone(channels));
-            sending.spawn(async move {
-                let key = (row.channel, row.id.clone());
-                let channel = &channels[row.channel];
-                let outcome = attempt(&client, channel, &row).await;
-                note(&store, channel, &row, outcome).await;
+        next_due(&self.store, now).await
+    }
+
+    /// Tells channels that keep alerts in memory how all stands. Nothing waits for it: what it fails to tell is told the next time.
+    fn tell_standing(&mut self) {
+        for (index, channel) in self.channels.alerting.channels().iter().enumerate() {
+            let key = (index, String::new());
+            if !channel.updates() || !self.under_way.insert(key.clone()) {
+                continue;
+            }
+            let (store, channels) = (self.store.clone(), self.channels.clone());
+            self.sending.spawn(async move {
+                let channel = &channels.alerting.channels()[index];
+                if let Err(error) = standing_to(&store, &channels.alerting, channel).await {
+                    tracing::warn!(channel = channel.name, error, "alerts that stand not told");
+                }
                 key
             });
         }
     }
-    next_due(store, now).await
 }
 
-/// What may be sent to a channel now. A step waits for the steps of its violation before it, so that they arrive in order.
+async fn standing_to(store: &Store, alerting: &Alerting, channel: &Channel) -> Result<(), String> {
+    let client = alerting.client().map_err(|error| error.to_string())?;
+    let all = standing::all(store.read_pool(), alerting, channel, clock::now())
+        .await
+        .map_err(|error| error.to_string())?;
+    for some in all.chunks(AT_ONCE) {
+        match channel
+            .send(&client, "standing", alertmanager::body(some))
+            .await
+        {
+            Outcome::Accepted => {}
+            Outcome::Retry { error, .. } | Outcome::Refused { error } => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What may be sent to a channel now. A step waits for the steps of its violation before it, and a gathered message for those of its
+/// change, so that they arrive in order.
 async fn due(
     store: &Store,
     index: usize,
-    url: &str,
+    key: &str,
     now: Timestamp,
 ) -> Result<Vec<Due>, StoreError> {
     let rows = sqlx::query(
-        "SELECT o.id, o.body, o.created, o.attempts FROM outbox o LEFT JOIN violation_steps s ON s.id = o.id \
+        "SELECT o.id, o.body, coalesce(o.tried_from, o.created) AS tried_from, o.attempts, o.change, o.closed \
+         FROM outbox o LEFT JOIN violation_steps s ON s.id = o.id \
          WHERE o.delivered IS NULL AND o.given_up IS NULL AND o.next_attempt <= ?1 AND o.channel = ?2 \
          AND NOT EXISTS (SELECT 1 FROM violation_steps b JOIN outbox p ON p.id = b.id AND p.channel = o.channel \
            WHERE b.violation = s.violation AND b.seq < s.seq AND p.delivered IS NULL AND p.given_up IS NULL) \
+         AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.channel = o.channel AND p.change = o.change AND p.id < o.id \
+           AND p.delivered IS NULL AND p.given_up IS NULL) \
          ORDER BY o.next_attempt, s.seq LIMIT ?3",
     )
     .bind(now.as_micros())
-    .bind(url)
+    .bind(key)
     .bind(i64::try_from(PER_CHANNEL * 2).unwrap_or(i64::MAX))
     .fetch_all(store.read_pool())
     .await?;
     rows.iter()
         .map(|row| {
+            let change = crate::store::nodes::digest(row, "change")?;
+            let closed: Option<i64> = row.try_get("closed")?;
             Ok(Due {
                 id: row.try_get("id")?,
                 channel: index,
                 body: row.try_get("body")?,
-                created: Timestamp::from_micros(row.try_get("created")?),
+                gathers: change.is_some() && closed.is_none(),
+                change,
+                tried_from: Timestamp::from_micros(row.try_get("tried_from")?),
                 attempts: row.try_get("attempts")?,
             })
         })
@@ -217,143 +260,187 @@ async fn next_due(store: &Store, now: Timestamp) -> Result<Duration, StoreError>
     Ok(wait.clamp(Duration::from_millis(5), IDLE))
 }
 
-async fn attempt(client: &reqwest::Client, channel: &Channel, row: &Due) -> Outcome {
-    let secret = match &channel.secret {
-        Ok(secret) => secret,
-        Err(error) => {
-            return Outcome::Refused {
-                error: error.to_string(),
-            };
+/// One message on its way to one channel.
+struct Delivery {
+    store: Store,
+    channels: Channels,
+    row: Due,
+}
+
+impl Delivery {
+    fn channel(&self) -> &Channel {
+        &self.channels.alerting.channels()[self.row.channel]
+    }
+
+    async fn deliver(&self) {
+        let body = match self.body().await {
+            Ok(Some(body)) => body,
+            // It gathers on, or was settled by somebody else.
+            Ok(None) | Err(StoreError::Closed) => return,
+            Err(error) => {
+                self.note(Outcome::retry(error.to_string())).await;
+                return;
+            }
+        };
+        let outcome = match self.channels.alerting.client() {
+            Ok(client) => self.channel().send(&client, &self.row.id, body).await,
+            Err(error) => Outcome::retry(error.to_string()),
+        };
+        self.note(outcome).await;
+    }
+
+    /// The bytes to send: those that are stored, after the message is closed where it gathers.
+    async fn body(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let body = if self.row.gathers {
+            let (alerting, id, index) = (
+                Arc::clone(&self.channels.alerting),
+                self.row.id.clone(),
+                self.row.channel,
+            );
+            let closed = self
+                .store
+                .write(move |tx| {
+                    Box::pin(async move {
+                        let channel = &alerting.channels()[index];
+                        gather::close(tx, &alerting, channel, &id, clock::now()).await
+                    })
+                })
+                .await?;
+            match closed {
+                Some(body) => body,
+                None => return Ok(None),
+            }
+        } else {
+            self.row.body.clone()
+        };
+        match &self.row.change {
+            Some(change) if self.channel().updates() => self.standing(change).await.map(Some),
+            _ => Ok(Some(body)),
         }
-    };
-    let seconds = clock::now().as_micros() / 1_000_000;
-    let request = client
-        .post(&channel.url)
-        .header(CONTENT_TYPE, event::CONTENT_TYPE)
-        .header("webhook-id", &row.id)
-        .header("webhook-timestamp", seconds.to_string())
-        .header(
-            "webhook-signature",
-            secret.sign(&row.id, seconds, &row.body),
+    }
+
+    /// How the change stands now: what was true when the message began may be over.
+    async fn standing(&self, change: &Digest) -> Result<Vec<u8>, StoreError> {
+        let alerting = &self.channels.alerting;
+        let pool = self.store.read_pool();
+        // Of the first message about it: labels must be what they were.
+        let record: Option<String> = sqlx::query_scalar(
+            "SELECT s.record FROM outbox o JOIN message_steps m ON m.message = o.id JOIN violation_steps s ON s.id = m.step \
+             WHERE o.channel = ? AND o.change = ? ORDER BY o.id, s.seq LIMIT 1",
         )
-        .body(row.body.clone());
-    match request.send().await {
-        Ok(answer) => judge(answer).await,
-        Err(error) => Outcome::Retry {
-            error: without_url(&error),
-            after: None,
-        },
+        .bind(&self.channel().key)
+        .bind(change.as_bytes().as_slice())
+        .fetch_optional(pool)
+        .await?;
+        let first = record
+            .and_then(|record| serde_json::from_str(&record).ok())
+            .ok_or_else(|| StoreError::corrupt("violation_steps.record: a message of nothing"))?;
+        let now = clock::now();
+        let alert = standing::alert(
+            pool,
+            alerting,
+            self.channel(),
+            &self.row.id,
+            change,
+            &first,
+            now,
+        )
+        .await?;
+        Ok(alertmanager::body(&[alert]))
     }
-}
 
-async fn judge(mut answer: reqwest::Response) -> Outcome {
-    let status = answer.status();
-    let after = answer
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    let mut read = 0;
-    while read < ANSWER_BYTES {
-        match answer.chunk().await {
-            Ok(Some(chunk)) => read += chunk.len(),
-            Ok(None) | Err(_) => break,
+    /// Writes down how an attempt ended; a store that takes no write is asked again, because a delivery without its mark would be
+    /// repeated.
+    async fn note(&self, outcome: Outcome) {
+        let label = DeliveryLabel {
+            channel: self.channel().name.clone(),
+            outcome: outcome.word(),
+        };
+        self.channels.metrics.deliveries.get_or_create(&label).inc();
+        let settled = settle(outcome, &self.row, clock::now());
+        if let Some(error) = &settled.error {
+            let (delivery, channel, attempt) =
+                (&self.row.id, &self.channel().name, self.row.attempts + 1);
+            if settled.given_up.is_some() {
+                tracing::error!(delivery, channel, attempt, error, "alert given up on");
+            } else {
+                tracing::warn!(
+                    delivery,
+                    channel,
+                    attempt,
+                    error,
+                    "alert not delivered, will be tried again"
+                );
+            }
+        }
+        loop {
+            let (id, key, settled) = (
+                self.row.id.clone(),
+                self.channel().key.clone(),
+                settled.clone(),
+            );
+            let written = self
+                .store
+                .write(move |tx| {
+                    Box::pin(async move {
+                        sqlx::query(
+                            "UPDATE outbox SET attempts = attempts + 1, delivered = ?, given_up = ?, last_error = ?, next_attempt = ? \
+                             WHERE id = ? AND channel = ?",
+                        )
+                        .bind(settled.delivered.map(Timestamp::as_micros))
+                        .bind(settled.given_up.map(Timestamp::as_micros))
+                        .bind(settled.error)
+                        .bind(settled.next.as_micros())
+                        .bind(id)
+                        .bind(key)
+                        .execute(&mut tx.connection)
+                        .await?;
+                        Ok(())
+                    })
+                })
+                .await;
+            match written {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
         }
     }
-    if status.is_success() {
-        return Outcome::Accepted;
-    }
-    let error = if status.is_redirection() {
-        format!("answered {status}: redirects are not followed")
-    } else {
-        format!("answered {status}")
+}
+
+/// What is written down of an attempt.
+#[derive(Clone)]
+struct Settled {
+    delivered: Option<Timestamp>,
+    given_up: Option<Timestamp>,
+    error: Option<String>,
+    next: Timestamp,
+}
+
+fn settle(outcome: Outcome, row: &Due, now: Timestamp) -> Settled {
+    let mut settled = Settled {
+        delivered: None,
+        given_up: None,
+        error: None,
+        next: now,
     };
-    // 410: the receiver says that it will never take any again.
-    if status == reqwest::StatusCode::GONE {
-        Outcome::Refused { error }
-    } else {
-        Outcome::Retry {
-            error,
-            after: after.map(Duration::from_secs),
+    match outcome {
+        Outcome::Accepted => settled.delivered = Some(now),
+        Outcome::Refused { error } => {
+            settled.given_up = Some(now);
+            settled.error = Some(error);
         }
-    }
-}
-
-/// The chain of causes; a webhook's URL may hold a secret and is left out.
-fn without_url(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else {
-        "not reached".to_owned()
-    };
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.chars().take(300).collect()
-}
-
-/// Writes down how an attempt ended; a store that takes no write is asked again, because a delivery without its mark would be repeated.
-async fn note(store: &Store, channel: &Channel, row: &Due, outcome: Outcome) {
-    let now = clock::now();
-    let (delivered, mut given_up, error, next) = match outcome {
-        Outcome::Accepted => (Some(now), None, None, now),
-        Outcome::Refused { error } => (None, Some(now), Some(error), now),
         Outcome::Retry { error, after } => {
             let pause =
                 after.map_or_else(|| backoff(row.attempts), |asked| asked.min(LONGEST_ASKED));
             let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
-            (
-                None,
-                None,
-                Some(error),
-                Timestamp::from_micros(now.as_micros().saturating_add(pause)),
-            )
-        }
-    };
-    if delivered.is_none() && next > row.created.saturating_add_secs(GIVE_UP_AFTER_SECS) {
-        given_up = Some(now);
-    }
-    if let Some(error) = &error {
-        let attempt = row.attempts + 1;
-        if given_up.is_some() {
-            tracing::error!(delivery = row.id, attempt, error, "alert given up on");
-        } else {
-            tracing::warn!(
-                delivery = row.id,
-                attempt,
-                error,
-                "alert not delivered, will be tried again"
-            );
+            settled.error = Some(error);
+            settled.next = Timestamp::from_micros(now.as_micros().saturating_add(pause));
+            if settled.next > row.tried_from.saturating_add_secs(GIVE_UP_AFTER_SECS) {
+                settled.given_up = Some(now);
+            }
         }
     }
-    loop {
-        let (id, url, error) = (row.id.clone(), channel.url.clone(), error.clone());
-        let written = store
-            .write(move |tx| {
-                Box::pin(async move {
-                    sqlx::query(
-                        "UPDATE outbox SET attempts = attempts + 1, delivered = ?, given_up = ?, last_error = ?, next_attempt = ? \
-                         WHERE id = ? AND channel = ?",
-                    )
-                    .bind(delivered.map(Timestamp::as_micros))
-                    .bind(given_up.map(Timestamp::as_micros))
-                    .bind(error)
-                    .bind(next.as_micros())
-                    .bind(id)
-                    .bind(url)
-                    .execute(&mut tx.connection)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await;
-        match written {
-            Ok(()) | Err(StoreError::Closed) => return,
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-        }
-    }
+    settled
 }
 
 /// Twice as long after each failure, with a fifth of chance either way, so that many deliveries do not knock in step.
@@ -385,6 +472,36 @@ mod tests {
         within(1, 1.0);
         within(5, 16.0);
         within(60, 300.0);
+    }
+
+    #[test]
+    fn patience_ends_after_three_days_and_begins_anew_with_another_try() {
+        let row = |tried_from| Due {
+            id: "m".to_owned(),
+            channel: 0,
+            body: Vec::new(),
+            gathers: false,
+            change: None,
+            tried_from: Timestamp::from_micros(tried_from),
+            attempts: 40,
+        };
+        let now = Timestamp::from_micros(GIVE_UP_AFTER_SECS * 1_000_000);
+        let failed = || Outcome::retry("down".to_owned());
+        assert!(settle(failed(), &row(0), now).given_up.is_some());
+        assert!(
+            settle(failed(), &row(now.as_micros()), now)
+                .given_up
+                .is_none()
+        );
+        let refused = Outcome::Refused {
+            error: "gone".to_owned(),
+        };
+        assert!(
+            settle(refused, &row(now.as_micros()), now)
+                .given_up
+                .is_some()
+        );
+        assert!(settle(Outcome::Accepted, &row(0), now).delivered.is_some());
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod activity;
+pub(crate) mod alerts;
 mod asked;
 pub(crate) mod assignments;
 pub(crate) mod changes;
@@ -19,7 +20,7 @@ pub(crate) mod tokens;
 mod violations;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::routing::{delete, get, patch, post, put};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,20 +157,11 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/accounts/{user}/enable", post(accounts::enable))
         .route("/api/v1/activity", get(activity::list))
         .route("/api/v1/activity/{id}", get(activity::get))
-        .route("/api/v1/alerts", get(alerts))
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}/retry", post(alerts::retry))
+        .route("/api/v1/channels", get(alerts::channels))
+        .route("/api/v1/channels/{name}/test", post(alerts::test))
         .route("/api/v1/evidence/{sha256}", get(evidence::get))
-}
-
-/// `GET /api/v1/alerts`: deliveries, newest first.
-async fn alerts(
-    State(people): State<People>,
-    Asked(query): Asked<ListQuery>,
-) -> Answer<axum::Json<Listed<crate::alerts::Delivery>>> {
-    let limit = query.limit()?;
-    let items =
-        crate::alerts::deliveries(&people.app.store, None, query.cursor.as_deref(), limit + 1)
-            .await?;
-    Ok(axum::Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
 #[cfg(test)]

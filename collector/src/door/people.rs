@@ -104,10 +104,11 @@ async fn ready(State(people): State<People>) -> Response {
     }
 }
 
-async fn metrics(State(people): State<People>) -> Response {
-    let kind =
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], people.app.metrics.encode()).into_response()
+async fn metrics(State(people): State<People>, headers: HeaderMap) -> Response {
+    match crate::metrics::answer(&people.app, &headers).await {
+        Ok(answer) => answer,
+        Err(error) => ProblemResponse::from(error).into_response(),
+    }
 }
 
 async fn nothing(request: Request) -> ProblemResponse {

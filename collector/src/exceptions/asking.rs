@@ -18,7 +18,6 @@ use crate::approvals::{self, Approvals, Ending, Needed};
 use crate::clock;
 use crate::events::{Event, NodeEvent};
 use crate::log::{self, Leaf};
-use crate::metrics::Metrics;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
 use crate::store::{StoreError, Writing};
@@ -83,8 +82,7 @@ struct Desk {
     person: Person,
     now: Timestamp,
     rule: Approvals,
-    webhooks: Vec<String>,
-    metrics: Arc<Metrics>,
+    channels: Channels,
     exceptions: Arc<Exceptions>,
 }
 
@@ -94,13 +92,7 @@ impl Desk {
             person: person.clone(),
             now: clock::now(),
             rule: state.settings.approvals,
-            webhooks: state
-                .settings
-                .webhooks
-                .iter()
-                .map(|webhook| webhook.url.clone())
-                .collect(),
-            metrics: Arc::clone(&state.metrics),
+            channels: state.channels.clone(),
             exceptions: Arc::clone(&state.exceptions),
         }
     }
@@ -522,11 +514,7 @@ impl Desk {
                 step: Step::Resolved,
                 violation,
             };
-            let channels = Channels {
-                webhooks: &self.webhooks,
-                metrics: &self.metrics,
-            };
-            apply(tx, &change, self.now, None, &channels).await?;
+            apply(tx, &change, self.now, None, &self.channels).await?;
             tx.event(Event::Node(NodeEvent { id: node }));
         }
         Ok(ended)

@@ -1,15 +1,12 @@
 //! Nodes that are gone become history: listed under a filter, no longer counted, their open violations ended. One that said goodbye and
 //! stays away a day, one whose name came back with another key, one that was decommissioned.
 
-use std::sync::Arc;
-
 use attestation::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::access::Person;
 use crate::activity::{self, Doing, Target};
 use crate::events::{Event, NodeEvent};
-use crate::metrics::Metrics;
 use crate::state::AppState;
 use crate::store::{NodeRow, NodeState, StoreError, Writing};
 use crate::violations::store::{Channels, all_open, apply};
@@ -63,20 +60,13 @@ pub async fn retire_gone(state: &AppState, now: Timestamp) -> Result<(), StoreEr
 /// Who is told when violations end with their node.
 #[derive(Clone)]
 pub(crate) struct Retiring {
-    webhooks: Vec<String>,
-    metrics: Arc<Metrics>,
+    channels: Channels,
 }
 
 impl Retiring {
     pub(crate) fn new(state: &AppState) -> Self {
         Self {
-            webhooks: state
-                .settings
-                .webhooks
-                .iter()
-                .map(|webhook| webhook.url.clone())
-                .collect(),
-            metrics: Arc::clone(&state.metrics),
+            channels: state.channels.clone(),
         }
     }
 
@@ -150,11 +140,7 @@ impl Retiring {
         violation: crate::violations::view::ViolationView,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let channels = Channels {
-            webhooks: &self.webhooks,
-            metrics: &self.metrics,
-        };
-        apply(tx, &Change { step, violation }, now, None, &channels).await
+        apply(tx, &Change { step, violation }, now, None, &self.channels).await
     }
 }
 

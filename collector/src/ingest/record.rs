@@ -68,7 +68,7 @@ struct Office {
     node: String,
     received: Timestamp,
     calm: bool,
-    webhooks: Vec<String>,
+    channels: Channels,
     metrics: Arc<Metrics>,
     keys: Arc<CollectorKeys>,
     listed: Listed,
@@ -83,7 +83,7 @@ impl Office {
             node: node.id.clone(),
             received,
             calm,
-            webhooks: webhooks(&state.settings),
+            channels: state.channels.clone(),
             metrics: Arc::clone(&state.metrics),
             keys: Arc::clone(&state.keys),
             listed: state.listed.clone(),
@@ -92,21 +92,6 @@ impl Office {
             settings: Arc::clone(&state.settings),
         }
     }
-
-    fn channels(&self) -> Channels<'_> {
-        Channels {
-            webhooks: &self.webhooks,
-            metrics: &self.metrics,
-        }
-    }
-}
-
-fn webhooks(settings: &CollectorSettings) -> Vec<String> {
-    settings
-        .webhooks
-        .iter()
-        .map(|webhook| webhook.url.clone())
-        .collect()
 }
 
 /// Stores a request's statements, in order, up to the first that is refused.
@@ -372,7 +357,7 @@ async fn violations(
             change,
             office.received,
             Some(prepared.payload),
-            &office.channels(),
+            &office.channels,
         )
         .await?;
     }

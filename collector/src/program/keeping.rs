@@ -63,10 +63,11 @@ pub(super) async fn check(asked: Printed) -> Result<(), ProgramError> {
 
 fn said(checked: &Checked) -> String {
     let mut lines = vec![format!(
-        "evidence    {:>9}  digests computed\nstatements  {:>9}  in the chains of their nodes\nreceipts    {:>9}  signatures verified\n\
+        "evidence    {:>9}  digests computed\nstatements  {:>9}  in the chains of their nodes, {} of them quiet and pruned after their time\nreceipts    {:>9}  signatures verified\n\
          log         {:>9}  leaves\nviolations  {:>9}  compared with their steps\nmanifests   {:>9}  read",
         checked.evidence,
         checked.statements,
+        checked.pruned,
         checked.receipts,
         checked.leaves,
         checked.violations,

@@ -16,7 +16,6 @@ use crate::activity::{self, Doing, Target};
 use crate::approvals;
 use crate::clock;
 use crate::events::{Event, NodeEvent};
-use crate::metrics::Metrics;
 use crate::pins;
 use crate::problem::ProblemResponse;
 use crate::state::AppState;
@@ -147,13 +146,7 @@ async fn decide(
         person: person.clone(),
         at: clock::now(),
         decision,
-        webhooks: state
-            .settings
-            .webhooks
-            .iter()
-            .map(|webhook| webhook.url.clone())
-            .collect(),
-        metrics: std::sync::Arc::clone(&state.metrics),
+        channels: state.channels.clone(),
     };
     state.store.write(move |tx| Box::pin(desk.job(tx))).await?
 }
@@ -164,8 +157,7 @@ struct Desk {
     person: Person,
     at: Timestamp,
     decision: Decision,
-    webhooks: Vec<String>,
-    metrics: std::sync::Arc<Metrics>,
+    channels: Channels,
 }
 
 type Decided = Result<ViolationView, ProblemResponse>;
@@ -257,15 +249,11 @@ impl Desk {
             Decision::Accept => (Step::Updated, "violation.accept"),
             Decision::Resolve(_) => (Step::Resolved, "violation.resolve"),
         };
-        let channels = Channels {
-            webhooks: &self.webhooks,
-            metrics: &self.metrics,
-        };
         let change = Change {
             step,
             violation: violation.clone(),
         };
-        apply(tx, &change, self.at, None, &channels).await?;
+        apply(tx, &change, self.at, None, &self.channels).await?;
         let node = tx.node(&violation.node).await?;
         let name = violation.summary();
         let target = Target::new("violation", &violation.id, &name);

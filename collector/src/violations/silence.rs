@@ -40,26 +40,16 @@ pub async fn watch(state: &AppState, now: Timestamp) -> Result<usize, StoreError
     if silent.is_empty() {
         return Ok(0);
     }
-    let (started, interval, metrics, challenges) = (
+    let (started, interval, channels, challenges) = (
         state.started,
         state.settings.interval,
-        std::sync::Arc::clone(&state.metrics),
+        state.channels.clone(),
         std::sync::Arc::clone(&state.challenges),
     );
-    let webhooks: Vec<String> = state
-        .settings
-        .webhooks
-        .iter()
-        .map(|webhook| webhook.url.clone())
-        .collect();
     state
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let channels = Channels {
-                    webhooks: &webhooks,
-                    metrics: &metrics,
-                };
                 let mut opened = 0;
                 for id in silent {
                     let Some(node) = tx.node(&id).await? else {
@@ -103,7 +93,7 @@ async fn open(
     tx: &mut Writing,
     node: &NodeRow,
     now: Timestamp,
-    channels: &Channels<'_>,
+    channels: &Channels,
 ) -> Result<bool, StoreError> {
     if open_of_kind(tx, &node.id, Kind::Silence).await?.is_some() {
         return Ok(false);

@@ -1,5 +1,7 @@
 //! Violations in the store: every step is a row of its own, and waits in the outbox from the same transaction on.
 
+use std::sync::Arc;
+
 use attestation::digest::Digest;
 use attestation::statement::Touched;
 use attestation::time::Timestamp;
@@ -9,10 +11,12 @@ use sqlx::{AssertSqlSafe, Row};
 use super::resolution::Resolution;
 use super::steps::Change;
 use super::view::{ImageView, Kind, Step, ViolationView};
+use crate::alerts::Alerting;
 use crate::events::Event;
 use crate::log::{self, Leaf};
+use crate::metrics::Metrics;
 use crate::store::nodes::{digest, number, to_sql, unreadable};
-use crate::store::{NodeState, StoreError, Writing};
+use crate::store::{StoreError, Writing};
 
 /// Violations with the names of their nodes and images; append `WHERE …`, `ORDER BY v.id …`.
 pub const SELECT: &str = "SELECT v.*, n.name AS node_name, i.name AS image_name, i.version AS image_version, \
@@ -156,22 +160,23 @@ pub async fn open_of_kind(
     Ok(row.as_ref().map(view).transpose()?)
 }
 
-/// Who is told of steps.
-pub struct Channels<'a> {
-    /// The webhooks' URLs.
-    pub webhooks: &'a [String],
+/// Who is told of steps. Cheap to clone.
+#[derive(Clone)]
+pub struct Channels {
+    /// The channels, and what goes to which.
+    pub alerting: Arc<Alerting>,
     /// Counted here.
-    pub metrics: &'a crate::metrics::Metrics,
+    pub metrics: Arc<Metrics>,
 }
 
-/// Writes a step: the violation, the step, the leaf, and one row in the outbox for each channel. `evidence` is the
+/// Writes a step: the violation, the step, the leaf, and what each channel is told in the outbox. `evidence` is the
 /// payload that it comes from; a step without one stands for itself.
 pub async fn apply(
     tx: &mut Writing,
     change: &Change,
     at: Timestamp,
     evidence: Option<Digest>,
-    channels: &Channels<'_>,
+    channels: &Channels,
 ) -> Result<(), StoreError> {
     let violation = &change.violation;
     put(tx, violation).await?;
@@ -202,22 +207,7 @@ pub async fn apply(
         more: serde_json::json!({"violation": violation.id, "step": change.step, "kind": violation.kind}),
     };
     log::append(tx, &leaf).await?;
-    // What a suspended node says is kept, and nobody is told of it.
-    let muted = tx
-        .node(&violation.node)
-        .await?
-        .is_some_and(|node| node.state == NodeState::Suspended);
-    for channel in channels.webhooks.iter().filter(|_| !muted) {
-        let body = crate::alerts::event_body(violation, change.step, &step_id, at);
-        sqlx::query("INSERT INTO outbox (id, channel, body, created, next_attempt) VALUES (?1, ?2, ?3, ?4, ?4)")
-            .bind(&step_id)
-            .bind(channel)
-            .bind(body)
-            .bind(at.as_micros())
-            .execute(&mut tx.connection)
-            .await?;
-        tx.outbox_changed();
-    }
+    crate::alerts::tell(tx, &channels.alerting, change, &step_id, at).await?;
     let label = crate::metrics::StepLabel {
         kind: violation.kind.as_str(),
         step: change.step.as_str(),

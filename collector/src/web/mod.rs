@@ -2,6 +2,7 @@
 
 pub mod acl;
 mod activity;
+mod alerts;
 pub mod assets;
 mod bands;
 pub mod capability;
@@ -84,6 +85,9 @@ pub fn routes() -> Router<People> {
         .route("/exceptions/{id}/refuse", post(exceptions::refuse))
         .route("/exceptions/{id}/withdraw", post(exceptions::withdraw))
         .route("/exceptions/{id}/revoke", post(exceptions::revoke))
+        .route("/alerts", get(alerts::page))
+        .route("/alerts/{id}/retry", post(alerts::retry))
+        .route("/alerts/channels/{name}/test", post(alerts::test))
 }
 
 /// A page's address with another value for one of its parameters; empty ones are left out.

@@ -318,23 +318,32 @@ fn blind_section(blind: &Blind, now: Timestamp) -> Markup {
 }
 
 fn collector(people: &People, summary: &Summary, now: Timestamp) -> Markup {
-    let channels = people.app.settings.webhooks.len();
+    let channels = people.app.channels.alerting.channels().len();
     html! {
         h2 #collector { "The collector itself" }
         dl.facts {
             dt { "Running" } dd { "started " (text::age(people.app.started, now)) ", version " (env!("CARGO_PKG_VERSION")) }
             dt { "Alerts" }
             dd {
-                @if channels == 0 { span.warn { "Nobody is told: no webhook is configured." } }
+                @if channels == 0 { span.warn { "Nobody is told: no channel is configured." } }
                 @else {
-                    (text::counted(u64::try_from(channels).unwrap_or(0), "webhook", "webhooks")) ", "
+                    a href="/alerts" { (text::counted(u64::try_from(channels).unwrap_or(0), "channel", "channels")) } ", "
                     @if summary.alerts_waiting == 0 { "nothing waits" } @else { (text::counted(summary.alerts_waiting, "delivery waits", "deliveries wait")) }
                     @if summary.alerts_given_up > 0 { ", " span.bad { (text::count(summary.alerts_given_up)) " given up on" } }
                 }
             }
             dt { "Store" }
-            dd { (text::count(summary.store_bytes / 1024)) " KiB" @if people.app.store.is_full() { ", " span.bad { "its disk is full: statements are refused until there is space" } } }
+            dd { (text::count(summary.store_bytes / 1024)) " KiB" (grows(&summary.store)) @if people.app.store.is_full() { ", " span.bad { "its disk is full: statements are refused until there is space" } } }
         }
+    }
+}
+
+/// How the store grows, as far as that is known.
+fn grows(store: &crate::retention::Forecast) -> Markup {
+    html! {
+        @if let Some(growth) = store.per_day.filter(|growth| *growth > 0) { ", " (text::count(growth.unsigned_abs() / 1024)) " KiB more a day" }
+        @if let Some(free) = store.free { ", " (text::count(free / 1024 / 1024)) " MiB left on its disk" }
+        @if let Some(days) = store.full_in_days { @if days < 30 { ", " span.warn { "full in " (text::counted(days, "day", "days")) } } }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::access::Person;
 /// Scripts may not be evaluated and no style is injected: the content security policy forbids both.
 const HTMX: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"allowScriptTags":false,"selfRequestsOnly":true,"historyCacheSize":0,"scrollIntoViewOnBoost":false}"#;
 
-const PLACES: [(&str, &str); 9] = [
+const PLACES: [(&str, &str); 10] = [
     ("/", "Overview"),
     ("/nodes", "Nodes"),
     ("/violations", "Violations"),
@@ -18,6 +18,7 @@ const PLACES: [(&str, &str); 9] = [
     ("/changes", "Changes"),
     ("/exceptions", "Exceptions"),
     ("/activity", "Activity"),
+    ("/alerts", "Alerts"),
     ("/settings", "Settings"),
 ];
 

@@ -37,7 +37,7 @@ pub(super) async fn page(
         )
     })?;
     let steps = reads::history(app, &id, STEPS).await?;
-    let deliveries = alerts::deliveries(&app.store, Some(&id), None, STEPS).await?;
+    let deliveries = alerts::of_violation(&app.store, &app.channels.alerting, &id, STEPS).await?;
     let elsewhere = reads::elsewhere(app, &person.reach, &violation, ELSEWHERE).await?;
     let assigned = assigned(&people, &violation).await?;
     let asked = crate::exceptions::at_violation(app, &id, ELSEWHERE, clock::now()).await?;
@@ -55,7 +55,7 @@ pub(super) async fn page(
             div { h2 #from { "Expected from" } (expected_from(&violation, assigned.as_ref(), now)) }
         }
         h2 #when { "When" }
-        (when(&violation, &deliveries, people.app.settings.webhooks.is_empty()))
+        (when(&violation, &deliveries, people.app.channels.alerting.channels().is_empty()))
         (review::section(&violation, node.as_ref().map(|node| &node.row), person.role, now))
         (exceptions::section(&violation, &asked, &person, now))
         (others(&elsewhere, now))
@@ -272,7 +272,7 @@ fn when(violation: &ViolationView, deliveries: &[Delivery], nobody: bool) -> Mar
             li { b { "Alerted" }
                 @match alerted {
                     Some(at) => { (text::moment(at)) span.delay { (since(violation.opened, at)) " after it was reported" } }
-                    None if nobody => { "nobody" span.delay { "no webhook is configured" } }
+                    None if nobody => { "nobody" span.delay { "no channel is configured" } }
                     None => { "not yet" span.delay { "see the history below" } }
                 }
             }
@@ -375,7 +375,7 @@ fn history(steps: &[HistoryStep], deliveries: &[Delivery]) -> Markup {
                     span {
                         b { (capital(&step.step)) }
                         @if let Some(record) = &step.record { (told(step, record)) }
-                        @for delivery in deliveries.iter().filter(|delivery| delivery.id == step.id) { (delivered(delivery)) }
+                        @for delivery in deliveries.iter().filter(|delivery| delivery.tells.as_deref() == Some(&step.id)) { (delivered(delivery)) }
                     }
                 }
             } }

@@ -9,8 +9,9 @@ use axum::routing::post;
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::alerts::{Delivery, deliveries};
-use crate::settings::Webhook;
+use crate::alerts::{Delivery as Listed, DeliveryFilter, SigningSecret, deliveries};
+use crate::metrics::Metrics;
+use crate::settings::{CollectorSettings, Webhook};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -76,12 +77,13 @@ async fn bench(answers: &[StatusCode]) -> Bench {
         .await
         .unwrap();
     let mut settings = CollectorSettings::new(directory.path().to_owned());
-    settings.webhooks = vec![Webhook {
-        url: url.clone(),
-        secret: SECRET.to_owned().into(),
-    }];
+    settings.webhooks = vec![Webhook::new(url.clone(), SECRET.to_owned())];
+    let channels = Channels {
+        alerting: Arc::new(Alerting::new(&settings, settings.ops)),
+        metrics: Arc::new(Metrics::new()),
+    };
     let (stop, stopped) = watch::channel(false);
-    let run = tokio::spawn(run(store.clone(), Arc::new(settings), stopped));
+    let run = tokio::spawn(run(store.clone(), channels, stopped));
     Bench {
         store,
         url,
@@ -120,9 +122,11 @@ impl Bench {
     }
 
     /// Waits until so many deliveries are settled.
-    async fn settled(&self, count: usize) -> Vec<Delivery> {
+    async fn settled(&self, count: usize) -> Vec<Listed> {
         loop {
-            let all = deliveries(&self.store, None, None, 100).await.unwrap();
+            let all = deliveries(&self.store, None, &DeliveryFilter::default(), 100)
+                .await
+                .unwrap();
             if all
                 .iter()
                 .filter(|one| one.delivered.is_some() || one.given_up.is_some())

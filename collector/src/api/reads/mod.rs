@@ -40,6 +40,8 @@ pub struct Summary {
     pub alerts_given_up: u64,
     /// Bytes of the store.
     pub store_bytes: u64,
+    /// The store's size, its growth, and when its disk will be full.
+    pub store: crate::retention::Forecast,
 }
 
 /// The numbers over all within reach, from its nodes whose status is known already.
@@ -87,6 +89,8 @@ pub async fn summary(
     summary.alerts_waiting = waiting;
     summary.alerts_given_up = given_up;
     summary.store_bytes = bytes;
+    let free = crate::retention::free(&app.settings.state);
+    summary.store = crate::retention::read_forecast(&app.store, free, crate::clock::now()).await?;
     Ok(summary)
 }
 

@@ -202,8 +202,8 @@ impl Bench {
 
     async fn add_violation(&self, violation: ViolationView) {
         use crate::violations::Change;
-        use crate::violations::store::{Channels, apply};
-        let metrics = self.app.metrics.clone();
+        use crate::violations::store::apply;
+        let channels = self.app.channels.clone();
         let change = Change {
             step: Step::Opened,
             violation,
@@ -211,13 +211,9 @@ impl Bench {
         self.app
             .store
             .write(move |tx| {
-                Box::pin(async move {
-                    let channels = Channels {
-                        webhooks: &[],
-                        metrics: &metrics,
-                    };
-                    apply(tx, &change, crate::clock::now(), None, &channels).await
-                })
+                Box::pin(
+                    async move { apply(tx, &change, crate::clock::now(), None, &channels).await },
+                )
             })
             .await
             .unwrap();

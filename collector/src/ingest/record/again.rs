@@ -3,6 +3,8 @@
 use attestation::appraisal::Verdict;
 use attestation::digest::Digest;
 use attestation::dsse::Envelope;
+use attestation::statement::{Receipt, Statement};
+use attestation::time::Timestamp;
 use serde_json::json;
 use sqlx::Row;
 
@@ -37,6 +39,10 @@ pub(super) async fn before(
         return Ok(Outcome::Told(receipt));
     }
     let said = prepared.statement.predicate();
+    if let Some(receipt) = pruned(tx, office, node, prepared).await? {
+        office.metrics.repeated.inc();
+        return Ok(Outcome::Told(receipt));
+    }
     let rows = sqlx::query("SELECT payload FROM attestations WHERE node = ? AND sequence = ?")
         .bind(&node.id)
         .bind(to_sql(said.sequence))
@@ -58,6 +64,45 @@ pub(super) async fn before(
         .map_err(|_bad| StoreError::corrupt("attestations.payload"))?;
     fork(tx, office, node, prepared, Digest::from_bytes(other)).await?;
     Ok(Outcome::Refused(Code::Fork))
+}
+
+/// The receipt of a statement whose evidence was pruned: the same bytes as before, because all that it says stands in the statement's
+/// row, and one key signs the same bytes alike.
+async fn pruned(
+    tx: &mut Writing,
+    office: &Office,
+    node: &NodeRow,
+    prepared: &Prepared,
+) -> Result<Option<Envelope>, StoreError> {
+    let said = prepared.statement.predicate();
+    let row = sqlx::query(
+        "SELECT received, fresh FROM attestations WHERE node = ? AND sequence = ? AND payload = ? AND pruned IS NOT NULL",
+    )
+    .bind(&node.id)
+    .bind(to_sql(said.sequence))
+    .bind(prepared.payload.as_bytes().as_slice())
+    .fetch_optional(&mut tx.connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let received = Timestamp::from_micros(row.try_get("received")?);
+    let node: attestation::key::NodeId = node
+        .id
+        .parse()
+        .map_err(|_bad| StoreError::corrupt("nodes.id"))?;
+    let receipt = Statement::<Receipt>::of_payload(
+        &node,
+        &prepared.payload,
+        Receipt {
+            log: office.settings.origin.clone(),
+            sequence: said.sequence,
+            fresh: row.try_get("fresh")?,
+            received,
+            logged_by: received,
+        },
+    );
+    Envelope::sign(receipt.to_payload(), &office.keys.receipt)
+        .map(Some)
+        .map_err(|error| StoreError::corrupt(error.to_string()))
 }
 
 /// Both statements are kept as proof; the node is forked until re-enrolment is approved.
@@ -139,7 +184,7 @@ pub(super) async fn once(
         &Change { step, violation },
         office.received,
         evidence,
-        &office.channels(),
+        &office.channels,
     )
     .await
 }

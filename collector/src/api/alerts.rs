@@ -1,0 +1,120 @@
+//! Deliveries and channels.
+
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, Asked, Listed, Named, asked};
+use crate::access::Person;
+use crate::alerts::{self, ChannelView, Delivery, DeliveryFilter, DeliveryState, Trial, route};
+use crate::clock;
+use crate::door::people::People;
+use crate::problem::ProblemResponse;
+
+/// What the list of deliveries takes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Query {
+    channel: Option<String>,
+    state: Option<DeliveryState>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// `GET /api/v1/alerts`: deliveries, newest first.
+pub(super) async fn list(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Asked(query): Asked<Query>,
+) -> Answer<Json<Listed<Delivery>>> {
+    let limit = asked::limit(query.limit, query.cursor.as_deref())?;
+    let before = query
+        .cursor
+        .as_deref()
+        .map(|cursor| {
+            cursor.parse().map_err(|_| {
+                ProblemResponse::malformed("this is no cursor of ours: take it from `next`")
+            })
+        })
+        .transpose()?;
+    let filter = DeliveryFilter {
+        channel: query.channel.as_deref(),
+        state: query.state,
+        before,
+        reach: person.reach.to_sql(),
+    };
+    let app = &people.app;
+    let items =
+        alerts::deliveries(&app.store, Some(&app.channels.alerting), &filter, limit + 1).await?;
+    Ok(Json(Listed::of(items, limit, |item| {
+        item.cursor.to_string()
+    })))
+}
+
+/// Channels, and the routes in words.
+#[derive(Serialize)]
+pub(super) struct Channels {
+    items: Vec<ChannelView>,
+    next: Option<String>,
+    routes: Vec<String>,
+}
+
+/// `GET /api/v1/channels`: who is told, of what, and how that goes.
+pub(super) async fn channels(State(people): State<People>) -> Answer<Json<Channels>> {
+    let app = &people.app;
+    let alerting = &app.channels.alerting;
+    Ok(Json(Channels {
+        items: alerts::all_channels(&app.store, alerting).await?,
+        next: None,
+        routes: alerting.routes().iter().map(route::words).collect(),
+    }))
+}
+
+/// `POST /api/v1/channels/{name}/test`: a real message, and what became of it.
+pub(super) async fn test(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(name): Named<String>,
+) -> Answer<Json<Trial>> {
+    Ok(Json(alerts::trial(&people.app, &name, &person).await?))
+}
+
+#[derive(Default, Deserialize)]
+struct Retry {
+    channel: Option<String>,
+}
+
+/// How many dead letters are tried again.
+#[derive(Serialize)]
+pub(super) struct Retried {
+    deliveries: u64,
+}
+
+/// `POST /api/v1/alerts/{id}/retry`: dead letters of this message are tried again, to one channel or to all.
+pub(super) async fn retry(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+    Named(id): Named<String>,
+    request: Request,
+) -> Answer<Json<Retried>> {
+    let Retry { channel } = super::body(request).await?;
+    let deliveries = again(&people, &id, channel.as_deref(), &person).await?;
+    Ok(Json(Retried { deliveries }))
+}
+
+/// Has dead letters tried again; there must be one.
+pub(crate) async fn again(
+    people: &People,
+    id: &str,
+    channel: Option<&str>,
+    person: &Person,
+) -> Result<u64, ProblemResponse> {
+    let app = &people.app;
+    let alerting = &app.channels.alerting;
+    let moved = alerts::try_again(&app.store, alerting, id, channel, person, clock::now()).await?;
+    if moved == 0 {
+        return Err(ProblemResponse::not_found(
+            "no delivery with this id was given up on; the list of alerts shows how each stands",
+        ));
+    }
+    Ok(moved)
+}
