@@ -480,10 +480,7 @@ mod tests {
                 Severity::Critical,
             ),
             ("./etc/ssl/private/web.key", Severity::High),
-            (
-                "./usr/local/share/ca-certificates/x.crt",
-                Severity::High,
-            ),
+            ("./usr/local/share/ca-certificates/x.crt", Severity::High),
             ("./etc/apt/trusted.gpg.d/x.asc", Severity::High),
             ("./srv/web/tls.pem", Severity::High),
             ("./etc/motd", Severity::Medium),

@@ -17,6 +17,7 @@ pub mod people;
 pub mod program;
 pub mod proxy;
 pub mod random;
+pub mod receivers;
 pub mod roots;
 pub mod rows;
 pub mod sighting;

@@ -44,7 +44,12 @@ pub struct Node {
 impl Node {
     /// Joins with a fresh token.
     pub fn join(world: &World, name: &str) -> Self {
-        let token: JoinToken = world.join_token().parse().expect("a join token");
+        Self::join_with(world, name, &world.join_token())
+    }
+
+    /// Joins with a token that was made for many.
+    pub fn join_with(world: &World, name: &str, token: &str) -> Self {
+        let token: JoinToken = token.parse().expect("a join token");
         let key = PrivateKey::generate(Algorithm::Ed25519).expect("a key");
         let request = enrolment(&key, name, &token);
         let ca = authority(world);

@@ -62,10 +62,26 @@ impl People {
         &self.base
     }
 
+    /// `GET` that takes an answer of this kind.
+    ///
+    /// # Panics
+    /// Where nobody answers.
+    pub fn accepting(&self, path: &str, kind: &str) -> Answer {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .header("accept", kind);
+        self.answer(request, None).expect("an answer")
+    }
+
     /// Any request; `None` where nobody answers.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Answer> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        self.answer(request, body)
+    }
+
+    fn answer(&self, mut request: reqwest::RequestBuilder, body: Option<&Value>) -> Option<Answer> {
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
         }
