@@ -430,7 +430,7 @@ mod tests {
         );
         refused("[alerts]\nwindow = 9999\n", "alerts.window");
         refused(
-            "[[slack]]\nname = \"chat\"\nurl = \"x\"\nurl_file = \"url\"\n",
+            "[[slack]]\nname = \"chat\"\nurl_fil = \"url\"\n",
             "did you mean `url_file`?",
         );
     }
