@@ -68,10 +68,10 @@ export async function visitor(browser, { width = 1280, height = 900, dark = fals
 }
 
 /** Signs in by the form, from wherever the page was asked for. */
-export async function signIn(page, path = '/') {
+export async function signIn(page, path = '/', { user, password } = task) {
   await page.goto(path);
-  await page.getByLabel('User').fill(task.user);
-  await page.getByLabel('Password').fill(task.password);
+  await page.getByLabel('User').fill(user);
+  await page.getByLabel('Password').fill(password);
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.waitForURL((url) => url.pathname !== '/sign-in');
 }

@@ -7,8 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
+use attestation::statement::{Actor, Session, SessionCommand, Touched};
 use pristine_tests::{
     is_root,
+    node::{Node, now},
     program::cache,
     roots,
     wait::{LATER, eventually},
@@ -119,6 +121,123 @@ fn an_operator_finds_what_changed_in_a_real_browser() {
         "pages.mjs",
         json!({ "root": root, "knows_who": is_root() }),
     );
+    world.check();
+}
+
+const PASSWORD: &str = "correct horse battery";
+/// What the next version changes.
+const CONTENT: &str = "listen = 443\n";
+#[test]
+fn one_click_leads_from_an_alert_to_the_login_in_a_real_browser() {
+    let Some(browser) = browser("a login in a browser") else {
+        return;
+    };
+    let world = World::start();
+    let node = Node::join(&world, "web-1");
+    let began = now();
+    let ran = |pid, exe: &str| SessionCommand {
+        at: began,
+        pid,
+        exe: exe.to_owned(),
+        arguments: None,
+        exit: None,
+    };
+    let told = node.statement(|statement| {
+        statement.predicate.sessions = vec![Session {
+            session: 7,
+            auid: 0,
+            user: Some("root".to_owned()),
+            from: Some("192.0.2.1".to_owned()),
+            tty: Some("pts/0".to_owned()),
+            started: began,
+            ended: None,
+            commands: vec![ran(100, "/usr/bin/bash"), ran(101, "/usr/bin/vi")],
+            dropped: 0,
+        }];
+        statement.predicate.touched = vec![Touched {
+            path: "./etc/motd".parse().expect("a path"),
+            event: "modify".to_owned(),
+            count: 1,
+            first: now(),
+            last: now(),
+            actor: Some(Actor {
+                pid: 101,
+                session: Some(7),
+                ..Actor::default()
+            }),
+        }];
+    });
+    assert_eq!(node.send(&[told]).expect("an answer").status, 200);
+    let alert = eventually("an alert", LATER, || {
+        world
+            .webhook
+            .deliveries()
+            .iter()
+            .map(|delivery| delivery.violation().clone())
+            .find(|violation| violation["kind"] == "touched")
+    });
+    run(
+        &browser,
+        &world,
+        "login.mjs",
+        json!({ "violation": alert["id"], "node": node.id.to_string() }),
+    );
+}
+
+/// Nodes of the rollout.
+const FLEET: usize = 20;
+
+#[test]
+fn what_one_person_asks_for_another_approves_in_a_real_browser() {
+    let Some(browser) = browser("two people in a browser") else {
+        return;
+    };
+    let world = World::start();
+    let first = roots::small(&world.path("root-01"));
+    let roots: Vec<PathBuf> = (1..=FLEET)
+        .map(|n| world.path(&format!("root-{n:02}")))
+        .collect();
+    for root in &roots[1..] {
+        pristine_tests::program::tool("cp", [Path::new("-a"), &first, root]);
+    }
+    world.image(&first, "base", "1.0", &["--epoch", "1"]);
+    let pipeline = json!({"kind": "api", "role": "publisher", "label": "pipeline"});
+    let pipeline = world.people.post("/api/v1/tokens", &pipeline);
+    let next = world.path("next");
+    pristine_tests::program::tool("cp", [Path::new("-a"), &first, &next]);
+    fs::write(next.join("etc/app/app.conf"), CONTENT).expect("the next version");
+    let image = world.signed(&next, "base", "2.0", &["--epoch", "2"]);
+    let publish = world
+        .pristine()
+        .env("PRISTINE_URL", world.people.base())
+        .env(
+            "PRISTINE_TOKEN",
+            pipeline["token"].as_str().expect("a token"),
+        )
+        .args(["image", "publish"])
+        .arg(&image.file)
+        .status();
+    assert!(publish.expect("pristine").success());
+    let person = |user: &str, role: &str| {
+        let account = json!({"user": user, "role": role, "password": PASSWORD});
+        world.people.post("/api/v1/accounts", &account);
+        json!({"user": user, "password": PASSWORD})
+    };
+    let (olga, ann) = (person("olga", "operator"), person("ann", "approver"));
+    let agents: Vec<_> = (1..)
+        .zip(&roots)
+        .map(|(n, root)| world.agent(&format!("web-{n:02}"), root))
+        .collect();
+    for n in 1..=agents.len() {
+        world.wait_for_status(&format!("web-{n:02}"), "pristine");
+    }
+    run(
+        &browser,
+        &world,
+        "approvals.mjs",
+        json!({ "roots": roots, "image": image.sha256, "content": CONTENT, "olga": olga, "ann": ann }),
+    );
+    drop(agents);
     world.check();
 }
 
