@@ -65,6 +65,12 @@ enum Command {
         after_help = "Example:\n  pristine-collector restore /srv/backup/collector-2026-11-25.tar.zst && pristine-collector check"
     )]
     Restore(keeping::Copying),
+    /// The API's description: OpenAPI 3.1, as JSON.
+    #[command(
+        name = "openapi",
+        after_help = "Example:\n  pristine-collector openapi > pristine-openapi.json"
+    )]
+    OpenApi,
     /// Whether store, log and evidence agree; exit 1 where they do not.
     #[command(after_help = "Example:\n  pristine-collector check --format json")]
     Check(Printed),
@@ -202,6 +208,7 @@ pub async fn run(program: Program) -> Result<(), ProgramError> {
         Command::Backup(asked) => keeping::backup(asked).await,
         Command::Restore(asked) => keeping::restore(asked).await,
         Command::Check(asked) => keeping::check(asked).await,
+        Command::OpenApi => openapi(),
     }
 }
 
@@ -239,6 +246,15 @@ async fn serve(configured: Configured) -> Result<(), ProgramError> {
         "three doors are open"
     );
     running.wait().await;
+    Ok(())
+}
+
+fn openapi() -> Result<(), ProgramError> {
+    let description = crate::api::openapi::description();
+    let text = description
+        .to_pretty_json()
+        .map_err(std::io::Error::other)?;
+    writeln!(std::io::stdout().lock(), "{text}")?;
     Ok(())
 }
 

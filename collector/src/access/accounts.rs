@@ -29,17 +29,20 @@ pub struct FirstSignIn {
 }
 
 /// An account as lists show it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Account {
     /// Its name.
     pub user: String,
     /// What it may do.
     pub role: Role,
     /// The groups of nodes that it is limited to; empty for all.
+    #[schema(value_type = Vec<String>)]
     pub groups: Reach,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// When it was disabled, if it is.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub disabled: Option<Timestamp>,
 }
 

@@ -38,7 +38,7 @@ impl Right {
 
 /// What an account or a token is for. Roles are no ladder: who publishes an image does not assign it, who asks for a change does not
 /// approve it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
@@ -270,6 +270,7 @@ pub const ROUTES: &[Route] = table! {
     GET "/api/v1/channels" Need::Whole(Right::Read);
     POST "/api/v1/channels/{name}/test" Need::Whole(Right::Respond);
     GET "/api/v1/evidence/{sha256}" READ;
+    GET "/api/v1/openapi.json" READ;
 };
 
 /// What a request to a route of the router asks for; `None` when the table does not know it.

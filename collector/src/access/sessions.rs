@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError, Writing};
 /// A working day; then one signs in again.
 const LASTS_SECS: u64 = 12 * 3_600;
 /// With `__Host-` the browser itself refuses the cookie without TLS, from a sub-domain or for a path.
-const COOKIE_TLS: &str = "__Host-pristine";
+pub(crate) const COOKIE_TLS: &str = "__Host-pristine";
 /// On loopback without TLS.
 const COOKIE_PLAIN: &str = "pristine";
 

@@ -23,7 +23,8 @@ pub const LIFE_SECS: u64 = 90 * 86_400;
 pub const LONGEST_SECS: u64 = 366 * 86_400;
 
 /// A token as lists show it, without its secret.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Token)]
 pub struct TokenView {
     /// `api` or `join`.
     pub kind: &'static str,
@@ -36,6 +37,7 @@ pub struct TokenView {
     pub role: Option<Role>,
     /// The groups of nodes that it is limited to, where it is for the API; empty for all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
     pub groups: Option<Reach>,
     /// What it is for.
     pub label: String,
@@ -46,10 +48,13 @@ pub struct TokenView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uses_left: Option<i64>,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// Until when it is good.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
     /// When it was revoked, if it was.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked: Option<Timestamp>,
 }
 

@@ -13,11 +13,13 @@ use crate::store::{Store, StoreError};
 const LETTERS: usize = 3;
 
 /// One record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ActivityRecord)]
 pub struct Record {
     /// UUIDv7.
     pub id: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Who: the account, or the one that a token speaks for; empty for somebody who is not known.
     pub user: String,
@@ -38,8 +40,10 @@ pub struct Record {
     /// The group of nodes that it is about.
     pub group: Option<String>,
     /// What was so before.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub before: Option<Value>,
     /// What is so since.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub after: Option<Value>,
     /// Why.
     pub reason: Option<String>,

@@ -12,7 +12,7 @@ use crate::activity::{self, Doing, Target};
 use crate::store::{Store, StoreError};
 
 /// How a delivery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeliveryState {
     /// It is tried, or gathers.
@@ -35,7 +35,7 @@ impl DeliveryState {
 }
 
 /// A delivery as the API lists it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Delivery {
     /// The message's id: the `webhook-id`, the `Message-ID`.
     pub id: String,
@@ -51,14 +51,18 @@ pub struct Delivery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u64>,
     /// When it entered the outbox.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// How often it was tried.
     pub attempts: i64,
     /// When it is tried next, while it waits.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_attempt: Option<Timestamp>,
     /// When it was accepted.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub delivered: Option<Timestamp>,
     /// When it was given up on.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub given_up: Option<Timestamp>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
@@ -202,7 +206,8 @@ fn name_of(key: &str, alerting: Option<&Alerting>) -> String {
 }
 
 /// A channel as the API lists it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Channel)]
 pub struct ChannelView {
     /// What routes and commands call it.
     pub name: String,
@@ -219,10 +224,12 @@ pub struct ChannelView {
     /// Messages that wait.
     pub waiting: u64,
     /// The oldest of them.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub oldest: Option<Timestamp>,
     /// Dead letters.
     pub given_up: u64,
     /// When one was last accepted.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub delivered: Option<Timestamp>,
     /// Why the last attempt of one that waits failed.
     pub last_error: Option<String>,

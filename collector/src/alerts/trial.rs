@@ -13,7 +13,7 @@ use crate::problem::ProblemResponse;
 use crate::state::AppState;
 
 /// What became of a try.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Trial {
     /// The message's id, as the receiver has it.
     pub id: String,
@@ -30,6 +30,7 @@ pub struct Trial {
     /// How long it took.
     pub milliseconds: u64,
     /// When it was sent.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }
 

@@ -13,7 +13,8 @@ use crate::door::people::People;
 use crate::problem::ProblemResponse;
 
 /// An account just made, or one with another password.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = NewPassword)]
 pub(super) struct Made {
     user: String,
     /// Only where it was made here; it is nowhere stored.
@@ -22,6 +23,7 @@ pub(super) struct Made {
 }
 
 /// `GET /api/v1/accounts`: all within reach; there are few.
+#[utoipa::path(get, path = "/api/v1/accounts", operation_id = "accounts_list", tag = "accounts", responses((status = 200, body = Listed<Account>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -30,7 +32,8 @@ pub(super) async fn list(
     Ok(Json(Listed { items, next: None }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = AccountWanted)]
 struct Wanted {
     user: String,
     role: Role,
@@ -40,6 +43,7 @@ struct Wanted {
 }
 
 /// `POST /api/v1/accounts`: without a password one is made and answered once.
+#[utoipa::path(post, path = "/api/v1/accounts", operation_id = "accounts_add", tag = "accounts", request_body = Wanted, responses((status = 201, body = Made)))]
 pub(super) async fn add(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -73,13 +77,15 @@ pub(crate) fn given_or_made(given: Option<String>) -> Answer<(Zeroizing<String>,
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = AccountChange)]
 struct Changed {
     role: Option<Role>,
     groups: Option<Vec<String>>,
 }
 
 /// `PATCH /api/v1/accounts/{user}`.
+#[utoipa::path(patch, path = "/api/v1/accounts/{user}", operation_id = "accounts_change", tag = "accounts", params(("user" = String, Path)), request_body = Changed, responses((status = 200, body = Account)))]
 pub(super) async fn change(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -99,12 +105,14 @@ async fn one(people: &People, user: &str) -> Answer<Json<Account>> {
         .ok_or_else(|| ProblemResponse::not_found("there is no such account"))
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[schema(as = PasswordWanted)]
 struct Password {
     password: Option<String>,
 }
 
 /// `POST /api/v1/accounts/{user}/password`: without one in the body, one is made and answered once.
+#[utoipa::path(post, path = "/api/v1/accounts/{user}/password", operation_id = "accounts_password", tag = "accounts", params(("user" = String, Path)), request_body = Option<Password>, responses((status = 200, body = Made)))]
 pub(super) async fn password(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -121,6 +129,7 @@ pub(super) async fn password(
 }
 
 /// `POST /api/v1/accounts/{user}/disable`.
+#[utoipa::path(post, path = "/api/v1/accounts/{user}/disable", operation_id = "accounts_disable", tag = "accounts", params(("user" = String, Path)), responses((status = 200, body = Account)))]
 pub(super) async fn disable(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -131,6 +140,7 @@ pub(super) async fn disable(
 }
 
 /// `POST /api/v1/accounts/{user}/enable`.
+#[utoipa::path(post, path = "/api/v1/accounts/{user}/enable", operation_id = "accounts_enable", tag = "accounts", params(("user" = String, Path)), responses((status = 200, body = Account)))]
 pub(super) async fn enable(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -140,13 +150,14 @@ pub(super) async fn enable(
     one(&people, &user).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct OwnPassword {
     current: String,
     password: String,
 }
 
 /// `POST /api/v1/password`: one's own; whoever found an open browser does not know the one before.
+#[utoipa::path(post, path = "/api/v1/password", operation_id = "accounts_own_password", tag = "password", request_body = OwnPassword, responses((status = 204)))]
 pub(super) async fn own_password(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -24,7 +24,8 @@ const PAGE: u32 = 1_000;
 const TEXT: usize = 200;
 
 /// What the list takes; the page has the same filters.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Query {
     #[serde(default)]
     pub(crate) who: String,
@@ -98,6 +99,7 @@ fn time(text: &str, of_day: &str) -> Answer<Option<Timestamp>> {
 }
 
 /// `GET /api/v1/activity`: newest first; with `format=ndjson` everything that fits, oldest first, as a file.
+#[utoipa::path(get, path = "/api/v1/activity", operation_id = "activity_list", tag = "activity", params(Query), responses((status = 200, content((Listed<Record> = "application/json"), (String = "application/x-ndjson")))))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -119,6 +121,7 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/activity/{id}`.
+#[utoipa::path(get, path = "/api/v1/activity/{id}", operation_id = "activity_get", tag = "activity", params(("id" = String, Path)), responses((status = 200, body = Record)))]
 pub(super) async fn get(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -12,7 +12,8 @@ use crate::door::people::People;
 use crate::problem::ProblemResponse;
 
 /// What the list of deliveries takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     channel: Option<String>,
     state: Option<DeliveryState>,
@@ -21,6 +22,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/alerts`: deliveries, newest first.
+#[utoipa::path(get, path = "/api/v1/alerts", operation_id = "alerts_list", tag = "alerts", params(Query), responses((status = 200, body = Listed<Delivery>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -51,7 +53,7 @@ pub(super) async fn list(
 }
 
 /// Channels, and the routes in words.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Channels {
     items: Vec<ChannelView>,
     next: Option<String>,
@@ -59,6 +61,7 @@ pub(super) struct Channels {
 }
 
 /// `GET /api/v1/channels`: who is told, of what, and how that goes.
+#[utoipa::path(get, path = "/api/v1/channels", operation_id = "alerts_channels", tag = "channels", responses((status = 200, body = Channels)))]
 pub(super) async fn channels(State(people): State<People>) -> Answer<Json<Channels>> {
     let app = &people.app;
     let alerting = &app.channels.alerting;
@@ -70,6 +73,7 @@ pub(super) async fn channels(State(people): State<People>) -> Answer<Json<Channe
 }
 
 /// `POST /api/v1/channels/{name}/test`: a real message, and what became of it.
+#[utoipa::path(post, path = "/api/v1/channels/{name}/test", operation_id = "alerts_test", tag = "channels", params(("name" = String, Path)), responses((status = 200, body = Trial)))]
 pub(super) async fn test(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -78,18 +82,20 @@ pub(super) async fn test(
     Ok(Json(alerts::trial(&people.app, &name, &person).await?))
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[schema(as = AlertRetry)]
 struct Retry {
     channel: Option<String>,
 }
 
 /// How many dead letters are tried again.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Retried {
     deliveries: u64,
 }
 
 /// `POST /api/v1/alerts/{id}/retry`: dead letters of this message are tried again, to one channel or to all.
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/retry", operation_id = "alerts_retry", tag = "alerts", params(("id" = String, Path)), responses((status = 200, body = Retried)))]
 pub(super) async fn retry(
     State(people): State<People>,
     Extension(person): Extension<Person>,

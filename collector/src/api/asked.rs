@@ -47,7 +47,8 @@ impl<S: Send + Sync, T: FromStr + Send> FromRequestParts<S> for Named<T> {
 }
 
 /// What every list takes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
     limit: Option<u32>,
     /// Where the page before ended.

@@ -19,19 +19,23 @@ use crate::door::people::People;
 use crate::store::nodes::digest;
 
 /// An assignment as lists show it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Assignment)]
 pub struct AssignmentView {
     /// SHA-256 of the assignment's payload.
+    #[schema(value_type = Option<String>)]
     pub sha256: Option<Digest>,
     /// The group.
     pub group: String,
     /// The image it must be.
+    #[schema(value_type = Option<String>)]
     pub image: Option<Digest>,
     /// The image's name.
     pub name: Option<String>,
     /// Its version.
     pub version: Option<String>,
     /// From when.
+    #[schema(value_type = String, format = DateTime)]
     pub from: Timestamp,
     /// Who asked for it.
     pub requested_by: String,
@@ -79,6 +83,7 @@ pub(crate) async fn views(
 }
 
 /// `GET /api/v1/assignments`.
+#[utoipa::path(get, path = "/api/v1/assignments", operation_id = "assignments_list", tag = "assignments", params(ListQuery), responses((status = 200, body = Listed<AssignmentView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -91,9 +96,11 @@ pub(super) async fn list(
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = AssignmentWanted)]
 struct Asking {
     group: String,
+    #[schema(value_type = String)]
     image: Digest,
     #[serde(default)]
     keep_previous_secs: Option<u64>,
@@ -102,13 +109,16 @@ struct Asking {
 }
 
 /// What a request or a decision answers: the assignment as it was signed, where it holds now, and the change that it belongs to.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AssignmentAnswer)]
 pub(super) struct Answered {
     /// SHA-256 of the assignment's payload.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     sha256: Option<Digest>,
     /// What was signed.
     #[serde(flatten)]
+    #[schema(value_type = Option<Object>)]
     assignment: Option<Assignment>,
     /// The change's id: what is approved or refused.
     id: String,
@@ -139,6 +149,7 @@ fn answered(answer: assignments::Answer) -> (StatusCode, Json<Answered>) {
 }
 
 /// `POST /api/v1/assignments`: 201 where it holds at once, 202 where it waits for another person's word.
+#[utoipa::path(post, path = "/api/v1/assignments", operation_id = "assignments_request", tag = "assignments", request_body = Asking, responses((status = 201, body = Answered), (status = 202, body = Answered)))]
 pub(super) async fn request(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -160,18 +171,21 @@ pub(super) async fn request(
     Ok(answered(answer))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = Approval)]
 pub(super) struct Yes {
     #[serde(default)]
     pub(super) reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = Refusal)]
 pub(super) struct No {
     pub(super) reason: String,
 }
 
 /// `POST /api/v1/assignments/{id}/approve`.
+#[utoipa::path(post, path = "/api/v1/assignments/{id}/approve", operation_id = "assignments_approve", tag = "assignments", params(("id" = String, Path)), request_body = Yes, responses((status = 200, body = Answered)))]
 pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -184,6 +198,7 @@ pub(super) async fn approve(
 }
 
 /// `POST /api/v1/assignments/{id}/refuse`: by another person.
+#[utoipa::path(post, path = "/api/v1/assignments/{id}/refuse", operation_id = "assignments_refuse", tag = "assignments", params(("id" = String, Path)), request_body = No, responses((status = 200, body = Answered)))]
 pub(super) async fn refuse(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -196,6 +211,7 @@ pub(super) async fn refuse(
 }
 
 /// `POST /api/v1/assignments/{id}/withdraw`: by who asked for it.
+#[utoipa::path(post, path = "/api/v1/assignments/{id}/withdraw", operation_id = "assignments_withdraw", tag = "assignments", params(("id" = String, Path)), request_body = No, responses((status = 200, body = Answered)))]
 pub(super) async fn withdraw(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -12,9 +12,11 @@ use crate::door::people::People;
 use crate::problem::ProblemResponse;
 
 /// What the list of changes takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     group: Option<String>,
+    #[param(value_type = Option<String>)]
     image: Option<attestation::digest::Digest>,
     /// Only those that wait for another person's word.
     #[serde(default)]
@@ -27,6 +29,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/changes`.
+#[utoipa::path(get, path = "/api/v1/changes", operation_id = "changes_list", tag = "changes", params(Query), responses((status = 200, body = Listed<ChangeView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -52,6 +55,7 @@ pub(crate) async fn found(people: &People, id: &str) -> Answer<ChangeView> {
 }
 
 /// `GET /api/v1/changes/{id}`.
+#[utoipa::path(get, path = "/api/v1/changes/{id}", operation_id = "changes_get", tag = "changes", params(("id" = String, Path)), responses((status = 200, body = ChangeView)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -60,7 +64,8 @@ pub(super) async fn get(
 }
 
 /// What the list of a change's nodes takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct NodesQuery {
     /// Those that have it, or those that do not have it yet.
     #[serde(default)]
@@ -70,6 +75,7 @@ pub(super) struct NodesQuery {
 }
 
 /// `GET /api/v1/changes/{id}/nodes`.
+#[utoipa::path(get, path = "/api/v1/changes/{id}/nodes", operation_id = "changes_nodes", tag = "changes", params(("id" = String, Path), NodesQuery), responses((status = 200, body = Listed<NodeStand>)))]
 pub(super) async fn nodes(
     State(people): State<People>,
     Named(id): Named<String>,

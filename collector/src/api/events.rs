@@ -20,6 +20,7 @@ use crate::store::Store;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Streams events until the listener goes, or has lagged so far behind that it must read anew.
+#[utoipa::path(get, path = "/api/v1/events", operation_id = "events_stream", tag = "events", responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub async fn stream(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -16,6 +16,7 @@ use crate::problem::ProblemResponse;
 use crate::store::{Store, StoreError};
 
 /// `GET /api/v1/evidence/{sha256}`: the signed envelope whose payload has this digest, as it was received.
+#[utoipa::path(get, path = "/api/v1/evidence/{sha256}", operation_id = "evidence_get", tag = "evidence", params(("sha256" = String, Path)), responses((status = 200, body = serde_json::Value, content_type = "application/json")))]
 pub(super) async fn get(
     State(people): State<People>,
     Extension(person): Extension<Person>,

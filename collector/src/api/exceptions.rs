@@ -23,7 +23,8 @@ use crate::problem::ProblemResponse;
 const NAMED: u32 = 1_000;
 
 /// What the list of exceptions takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     /// `waiting`, `approved`, `ended`, `refused`, `withdrawn` or `revoked`.
     state: Option<String>,
@@ -33,6 +34,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/exceptions`.
+#[utoipa::path(get, path = "/api/v1/exceptions", operation_id = "exceptions_list", tag = "exceptions", params(Query), responses((status = 200, body = Listed<ExceptionView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -57,7 +59,8 @@ pub(crate) async fn found(people: &People, id: &str) -> Answer<ExceptionView> {
 }
 
 /// An exception with the nodes that rely on it.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = WholeException)]
 pub(super) struct Whole {
     #[serde(flatten)]
     exception: ExceptionView,
@@ -65,6 +68,7 @@ pub(super) struct Whole {
 }
 
 /// `GET /api/v1/exceptions/{id}`.
+#[utoipa::path(get, path = "/api/v1/exceptions/{id}", operation_id = "exceptions_get", tag = "exceptions", params(("id" = String, Path)), responses((status = 200, body = Whole)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -75,8 +79,9 @@ pub(super) async fn get(
 }
 
 /// For which nodes, where a violation is named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ExceptionFor)]
 pub(crate) enum For {
     /// The violation's node.
     #[default]
@@ -85,20 +90,24 @@ pub(crate) enum For {
     Group,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ExceptionWanted)]
 struct Asking {
     violation: Option<String>,
     #[serde(default)]
     r#for: For,
     node: Option<String>,
     group: Option<String>,
+    #[schema(value_type = Option<String>)]
     path: Option<ImagePath>,
+    #[schema(value_type = Option<String>)]
     found: Option<Line>,
     reason: String,
     #[serde(default)]
     ticket: String,
     #[serde(default)]
     owner: String,
+    #[schema(value_type = String, format = DateTime)]
     ends: Timestamp,
 }
 
@@ -126,13 +135,15 @@ fn about(asking: &Asking) -> Answer<About> {
 }
 
 /// What a request or a decision answers.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ExceptionAnswer)]
 pub(super) struct Answered {
     #[serde(flatten)]
     exception: ExceptionView,
     /// What follows, in a sentence.
     told: String,
     /// Violations that ended by it.
+    #[schema(value_type = u64)]
     ended: usize,
 }
 
@@ -145,6 +156,7 @@ fn answered(decided: Decided) -> Json<Answered> {
 }
 
 /// `POST /api/v1/exceptions`: 201 where it holds at once, 202 where it waits for another person's word.
+#[utoipa::path(post, path = "/api/v1/exceptions", operation_id = "exceptions_request", tag = "exceptions", request_body = Asking, responses((status = 201, body = Answered), (status = 202, body = Answered)))]
 pub(super) async fn request(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -168,6 +180,7 @@ pub(super) async fn request(
 }
 
 /// `POST /api/v1/exceptions/{id}/approve`.
+#[utoipa::path(post, path = "/api/v1/exceptions/{id}/approve", operation_id = "exceptions_approve", tag = "exceptions", params(("id" = String, Path)), request_body = Yes, responses((status = 200, body = Answered)))]
 pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -180,6 +193,7 @@ pub(super) async fn approve(
 }
 
 /// `POST /api/v1/exceptions/{id}/refuse`: by another person.
+#[utoipa::path(post, path = "/api/v1/exceptions/{id}/refuse", operation_id = "exceptions_refuse", tag = "exceptions", params(("id" = String, Path)), request_body = No, responses((status = 200, body = Answered)))]
 pub(super) async fn refuse(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -192,6 +206,7 @@ pub(super) async fn refuse(
 }
 
 /// `POST /api/v1/exceptions/{id}/withdraw`: by who asked for it.
+#[utoipa::path(post, path = "/api/v1/exceptions/{id}/withdraw", operation_id = "exceptions_withdraw", tag = "exceptions", params(("id" = String, Path)), request_body = No, responses((status = 200, body = Answered)))]
 pub(super) async fn withdraw(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -204,6 +219,7 @@ pub(super) async fn withdraw(
 }
 
 /// `POST /api/v1/exceptions/{id}/revoke`.
+#[utoipa::path(post, path = "/api/v1/exceptions/{id}/revoke", operation_id = "exceptions_revoke", tag = "exceptions", params(("id" = String, Path)), request_body = No, responses((status = 200, body = Answered)))]
 pub(super) async fn revoke(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -22,7 +22,8 @@ use crate::snapshots;
 use crate::store::nodes::{digest, time};
 
 /// An image as the API gives it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PublishedImage)]
 pub struct ImageEntry {
     /// SHA-256 of the statement's payload, which names it everywhere.
     pub sha256: String,
@@ -33,26 +34,32 @@ pub struct ImageEntry {
     /// Its epoch, which never falls for one name.
     pub epoch: u64,
     /// The tree digest of its sealed entries.
+    #[schema(value_type = Option<String>)]
     pub tree: Option<Digest>,
     /// How many sealed entries.
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The manifest file's digest.
+    #[schema(value_type = Option<String>)]
     pub manifest: Option<Digest>,
     /// Whether the manifest is here.
     pub complete: bool,
     /// Where the image was built from.
     pub source: SourceView,
     /// When it was built.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// Until when it may be used.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
     /// When it was published here.
+    #[schema(value_type = String, format = DateTime)]
     pub published: Timestamp,
     /// By whom.
     pub published_by: String,
     /// When it was revoked, if it was.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked: Option<Timestamp>,
     /// By whom.
     pub revoked_by: Option<String>,
@@ -63,7 +70,8 @@ pub struct ImageEntry {
 }
 
 /// Where an image was built from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Source)]
 pub struct SourceView {
     /// The repository.
     pub repository: String,
@@ -132,7 +140,8 @@ pub(crate) async fn entries(
 }
 
 /// What the list of images takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     name: Option<String>,
     limit: Option<u32>,
@@ -140,6 +149,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/images`.
+#[utoipa::path(get, path = "/api/v1/images", operation_id = "images_list", tag = "images", params(Query), responses((status = 200, body = Listed<ImageEntry>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Asked(query): Asked<Query>,
@@ -166,6 +176,7 @@ pub(crate) async fn found(people: &People, sha256: &Digest) -> Answer<ImageEntry
 }
 
 /// `GET /api/v1/images/{sha256}`: the image, and the envelope that its publisher signed.
+#[utoipa::path(get, path = "/api/v1/images/{sha256}", operation_id = "images_get", tag = "images", params(("sha256" = String, Path)), responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(sha256): Named<Digest>,
@@ -178,15 +189,18 @@ pub(super) async fn get(
 }
 
 /// What the list of differences between two images takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DifferencesQuery {
     /// The image that is the one before.
+    #[param(value_type = String)]
     from: Digest,
     limit: Option<u32>,
     cursor: Option<String>,
 }
 
 /// `GET /api/v1/images/{sha256}/differences`: what is not as in another image.
+#[utoipa::path(get, path = "/api/v1/images/{sha256}/differences", operation_id = "images_differences", tag = "images", params(("sha256" = String, Path), DifferencesQuery), responses((status = 200, body = Listed<Changed>)))]
 pub(super) async fn differences(
     State(people): State<People>,
     Named(sha256): Named<Digest>,
@@ -200,7 +214,8 @@ pub(super) async fn differences(
 }
 
 /// One entry that is not the same in two images.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ImageDifference)]
 pub struct Changed {
     /// The path, as shown.
     pub path: String,
@@ -255,12 +270,13 @@ async fn whole(people: &People, sha256: &Digest) -> Answer<Arc<images::LoadedIma
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Revocation {
     reason: String,
 }
 
 /// `POST /api/v1/images/{sha256}/revoke`: nodes that are it become `unknown-image`.
+#[utoipa::path(post, path = "/api/v1/images/{sha256}/revoke", operation_id = "images_revoke", tag = "images", params(("sha256" = String, Path)), request_body = Revocation, responses((status = 200, body = images::Revoked)))]
 pub(super) async fn revoke(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -273,12 +289,15 @@ pub(super) async fn revoke(
     ))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = PublicationWanted)]
 struct Publication {
+    #[schema(value_type = Object)]
     statement: Envelope,
 }
 
 /// `POST /api/v1/images`.
+#[utoipa::path(post, path = "/api/v1/images", operation_id = "images_publish", tag = "images", request_body = Publication, responses((status = 201, body = images::Published)))]
 pub(super) async fn publish(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -290,6 +309,7 @@ pub(super) async fn publish(
 }
 
 /// `PUT /api/v1/manifests/{sha256}`: the `.mtree.zst` of a published image.
+#[utoipa::path(put, path = "/api/v1/manifests/{sha256}", operation_id = "images_put_manifest", tag = "manifests", params(("sha256" = String, Path)), request_body(content = Vec<u8>, content_type = "application/zstd"), responses((status = 200), (status = 201)))]
 pub(super) async fn put_manifest(
     State(people): State<People>,
     Named(sha256): Named<Digest>,

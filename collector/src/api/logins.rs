@@ -17,7 +17,8 @@ use crate::violations::view::ViolationView;
 const WITH_ONE: u32 = 1_000;
 
 /// What the list of sessions takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     node: Option<String>,
     limit: Option<u32>,
@@ -25,6 +26,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/sessions`.
+#[utoipa::path(get, path = "/api/v1/sessions", operation_id = "logins_list", tag = "sessions", params(Query), responses((status = 200, body = Listed<LoginView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -40,6 +42,7 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/nodes/{id}/sessions`.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}/sessions", operation_id = "logins_of_node", tag = "nodes", params(("id" = String, Path), ListQuery), responses((status = 200, body = Listed<LoginView>)))]
 pub(super) async fn of_node(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -57,7 +60,8 @@ pub(super) async fn of_node(
 }
 
 /// A session with what was run and what was changed in it.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = WholeLoginSession)]
 pub(super) struct Whole {
     #[serde(flatten)]
     login: LoginView,
@@ -67,6 +71,7 @@ pub(super) struct Whole {
 }
 
 /// `GET /api/v1/sessions/{id}`.
+#[utoipa::path(get, path = "/api/v1/sessions/{id}", operation_id = "logins_get", tag = "sessions", params(("id" = String, Path)), responses((status = 200, body = Whole)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(id): Named<String>,

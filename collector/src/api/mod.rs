@@ -12,6 +12,7 @@ pub(crate) mod exceptions;
 pub(crate) mod images;
 mod logins;
 mod nodes;
+pub mod openapi;
 mod pins;
 pub mod reads;
 mod sign_in;
@@ -32,7 +33,7 @@ pub use self::asked::{Asked, ListQuery, Named};
 pub(crate) use self::sign_in::check as check_sign_in;
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Listed<T> {
     /// What was asked for.
     pub items: Vec<T>,
@@ -161,6 +162,7 @@ pub fn routes() -> Router<People> {
         .route("/api/v1/alerts/{id}/retry", post(alerts::retry))
         .route("/api/v1/channels", get(alerts::channels))
         .route("/api/v1/channels/{name}/test", post(alerts::test))
+        .route("/api/v1/openapi.json", get(openapi::get))
         .route("/api/v1/evidence/{sha256}", get(evidence::get))
 }
 

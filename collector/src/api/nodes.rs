@@ -19,6 +19,7 @@ pub(super) fn unknown() -> ProblemResponse {
 }
 
 /// `GET /api/v1/nodes`.
+#[utoipa::path(get, path = "/api/v1/nodes", operation_id = "nodes_list", tag = "nodes", params(ListQuery), responses((status = 200, body = Listed<NodeView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -35,6 +36,7 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/nodes/{id}`.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}", operation_id = "nodes_get", tag = "nodes", params(("id" = String, Path)), responses((status = 200, body = NodeView)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -44,6 +46,7 @@ pub(super) async fn get(
 }
 
 /// `GET /api/v1/nodes/{id}/differences`: all that still stand, in pages.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}/differences", operation_id = "nodes_differences", tag = "nodes", params(("id" = String, Path), ListQuery), responses((status = 200, body = Listed<Object>)))]
 pub(super) async fn differences(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -75,7 +78,8 @@ pub(super) async fn differences(
 }
 
 /// What is said of a decision.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[schema(as = DecisionReason)]
 struct Said {
     #[serde(default)]
     reason: String,
@@ -94,6 +98,7 @@ async fn decide(
 }
 
 /// `POST /api/v1/nodes/{id}/approve`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/approve", operation_id = "nodes_approve", tag = "nodes", params(("id" = String, Path)), request_body = Option<Said>, responses((status = 200, body = NodeView)))]
 pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -104,6 +109,7 @@ pub(super) async fn approve(
 }
 
 /// `POST /api/v1/nodes/{id}/suspend`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/suspend", operation_id = "nodes_suspend", tag = "nodes", params(("id" = String, Path)), request_body = Option<Said>, responses((status = 200, body = NodeView)))]
 pub(super) async fn suspend(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -114,6 +120,7 @@ pub(super) async fn suspend(
 }
 
 /// `POST /api/v1/nodes/{id}/resume`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/resume", operation_id = "nodes_resume", tag = "nodes", params(("id" = String, Path)), request_body = Option<Said>, responses((status = 200, body = NodeView)))]
 pub(super) async fn resume(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -124,6 +131,7 @@ pub(super) async fn resume(
 }
 
 /// `POST /api/v1/nodes/{id}/ban`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/ban", operation_id = "nodes_ban", tag = "nodes", params(("id" = String, Path)), request_body = Option<Said>, responses((status = 200, body = NodeView)))]
 pub(super) async fn ban(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -134,6 +142,7 @@ pub(super) async fn ban(
 }
 
 /// `POST /api/v1/nodes/{id}/decommission`: what a provisioner calls when it takes a server away.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/decommission", operation_id = "nodes_decommission", tag = "nodes", params(("id" = String, Path)), request_body = Option<Said>, responses((status = 200, body = NodeView)))]
 pub(super) async fn decommission(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -143,12 +152,13 @@ pub(super) async fn decommission(
     decide(people, person, id, request, Decision::Decommission).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Rename {
     name: String,
 }
 
 /// `POST /api/v1/nodes/{id}/rename`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/rename", operation_id = "nodes_rename", tag = "nodes", params(("id" = String, Path)), request_body = Rename, responses((status = 200, body = NodeView)))]
 pub(super) async fn rename(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -160,12 +170,13 @@ pub(super) async fn rename(
     get(State(people), Named(id)).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Move {
     group: String,
 }
 
 /// `POST /api/v1/nodes/{id}/group`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/group", operation_id = "nodes_group", tag = "nodes", params(("id" = String, Path)), request_body = Move, responses((status = 200, body = NodeView)))]
 pub(super) async fn group(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -178,6 +189,7 @@ pub(super) async fn group(
 }
 
 /// `POST /api/v1/nodes/{id}/rescan`: the node is told with its next answer.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/rescan", operation_id = "nodes_rescan", tag = "nodes", params(("id" = String, Path)), responses((status = 202, body = fleet::Waiting)))]
 pub(super) async fn rescan(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -13,7 +13,8 @@ use crate::door::people::People;
 use crate::pins::{self, PinView, Reviewed};
 
 /// What the list takes; a cursor is a path here, and longer than an id.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     limit: Option<u32>,
     cursor: Option<String>,
@@ -23,6 +24,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/nodes/{id}/pins`.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}/pins", operation_id = "pins_list", tag = "nodes", params(("id" = String, Path), Query), responses((status = 200, body = Listed<PinView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -36,17 +38,20 @@ pub(super) async fn list(
 }
 
 /// What a review may name.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = PinReview)]
 struct Review {
     /// The paths reviewed, as shown; all that wait where absent.
     #[serde(default)]
     paths: Option<Vec<String>>,
     /// The digest of the pins as they were seen; 409 where they have changed since.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pins: Option<Digest>,
 }
 
 /// `POST /api/v1/nodes/{id}/pins/review`.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/pins/review", operation_id = "pins_review", tag = "nodes", params(("id" = String, Path)), request_body = Review, responses((status = 200, body = Reviewed)))]
 pub(super) async fn review(
     State(people): State<People>,
     Extension(person): Extension<Person>,

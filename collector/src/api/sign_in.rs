@@ -21,18 +21,21 @@ use crate::problem::ProblemResponse;
 /// A token from `login` is good for a month.
 const TOKEN_SECS: u64 = 30 * 86_400;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 struct Credentials {
     user: String,
     password: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = SignedIn)]
 pub(super) struct Session {
     token: String,
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires: Option<attestation::time::Timestamp>,
     user: String,
     role: Role,
+    #[schema(value_type = Vec<String>)]
     groups: Reach,
 }
 
@@ -76,6 +79,7 @@ pub(crate) async fn check(
 }
 
 /// `POST /api/v1/sessions`.
+#[utoipa::path(post, path = "/api/v1/sessions", operation_id = "sign_in_create", tag = "sessions", request_body = Credentials, responses((status = 201, body = Session)))]
 pub(super) async fn create(
     State(people): State<People>,
     peer: Option<Extension<Peer>>,
@@ -114,6 +118,7 @@ pub(super) async fn create(
 }
 
 /// `DELETE /api/v1/sessions`: the token or the session of this very request ends.
+#[utoipa::path(delete, path = "/api/v1/sessions", operation_id = "sign_in_end", tag = "sessions", responses((status = 204)))]
 pub(super) async fn end(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -126,6 +131,7 @@ pub(super) async fn end(
 }
 
 /// `GET /api/v1/whoami`.
+#[utoipa::path(get, path = "/api/v1/whoami", operation_id = "sign_in_whoami", tag = "whoami", responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn whoami(Extension(person): Extension<Person>) -> Json<serde_json::Value> {
     let by = if matches!(person.by, By::Token(_)) {
         "token"

@@ -16,14 +16,16 @@ use crate::fleet;
 /// A join token without a life of its own is good for a day.
 pub(crate) const JOIN_SECS: u64 = 86_400;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = TokenKind)]
 enum Kind {
     Join,
     Api,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = TokenWanted)]
 struct Wanted {
     kind: Kind,
     group: Option<String>,
@@ -36,6 +38,7 @@ struct Wanted {
 }
 
 /// `POST /api/v1/tokens`.
+#[utoipa::path(post, path = "/api/v1/tokens", operation_id = "tokens_create", tag = "tokens", request_body = Wanted, responses((status = 201, body = serde_json::Value)))]
 pub(super) async fn create(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -105,6 +108,7 @@ pub(crate) async fn api(
 }
 
 /// `GET /api/v1/tokens`: one's own, join tokens of groups within reach for who makes them, all for who administers all.
+#[utoipa::path(get, path = "/api/v1/tokens", operation_id = "tokens_list", tag = "tokens", params(ListQuery), responses((status = 200, body = Listed<tokens::TokenView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -117,6 +121,7 @@ pub(super) async fn list(
 }
 
 /// `DELETE /api/v1/tokens/{id}`.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", operation_id = "tokens_revoke", tag = "tokens", params(("id" = String, Path)), responses((status = 204)))]
 pub(super) async fn revoke(
     State(people): State<People>,
     Extension(person): Extension<Person>,

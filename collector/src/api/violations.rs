@@ -14,8 +14,9 @@ use crate::problem::ProblemResponse;
 use crate::violations::review::{self, Judged};
 use crate::violations::view::{Kind, Severity, ViolationView};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ViolationStatus)]
 enum Status {
     Open,
     Resolved,
@@ -23,11 +24,14 @@ enum Status {
 }
 
 /// What the list of violations takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Query {
     status: Option<Status>,
     node: Option<String>,
+    #[param(value_type = Option<String>)]
     kind: Option<Kind>,
+    #[param(value_type = Option<String>)]
     severity: Option<Severity>,
     path: Option<String>,
     limit: Option<u32>,
@@ -35,6 +39,7 @@ pub(super) struct Query {
 }
 
 /// `GET /api/v1/violations`.
+#[utoipa::path(get, path = "/api/v1/violations", operation_id = "violations_list", tag = "violations", params(Query), responses((status = 200, body = Listed<ViolationView>)))]
 pub(super) async fn list(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -59,6 +64,7 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/violations/{id}`.
+#[utoipa::path(get, path = "/api/v1/violations/{id}", operation_id = "violations_get", tag = "violations", params(("id" = String, Path)), responses((status = 200, body = ViolationView)))]
 pub(super) async fn get(
     State(people): State<People>,
     Named(id): Named<String>,
@@ -70,7 +76,8 @@ pub(super) async fn get(
 }
 
 /// What the list of touched paths takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct TouchedQuery {
     node: Option<String>,
     limit: Option<u32>,
@@ -78,6 +85,7 @@ pub(super) struct TouchedQuery {
 }
 
 /// `GET /api/v1/touched`.
+#[utoipa::path(get, path = "/api/v1/touched", operation_id = "violations_touched", tag = "touched", params(TouchedQuery), responses((status = 200, body = Listed<TouchedView>)))]
 pub(super) async fn touched(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -95,12 +103,14 @@ pub(super) async fn touched(
     Ok(Json(Listed::of(items, limit, |item| item.id.clone())))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ViolationReview)]
 struct Review {
     reason: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ViolationResolution)]
 struct Resolution {
     reason: String,
     /// What was found becomes the pin.
@@ -112,6 +122,7 @@ struct Resolution {
 }
 
 /// `POST /api/v1/violations/{id}/acknowledge`.
+#[utoipa::path(post, path = "/api/v1/violations/{id}/acknowledge", operation_id = "violations_acknowledge", tag = "violations", params(("id" = String, Path)), request_body = Review, responses((status = 200, body = ViolationView)))]
 pub(super) async fn acknowledge(
     State(people): State<People>,
     Extension(person): Extension<Person>,
@@ -125,6 +136,7 @@ pub(super) async fn acknowledge(
 
 /// `POST /api/v1/violations/{id}/resolve`: 409 `lasts` while the node still says that it is so. With `accept` the node is asked to make
 /// what it found its pin, and the violation ends when it says that it has: 202.
+#[utoipa::path(post, path = "/api/v1/violations/{id}/resolve", operation_id = "violations_resolve", tag = "violations", params(("id" = String, Path)), request_body = Resolution, responses((status = 200, body = ViolationView), (status = 202, body = ViolationView)))]
 pub(super) async fn resolve(
     State(people): State<People>,
     Extension(person): Extension<Person>,

@@ -15,7 +15,8 @@ use crate::store::{StoreError, Writing};
 use crate::violations::view::ImageView;
 
 /// A deployment, whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Change)]
 pub struct ChangeView {
     /// Its id.
     pub id: String,
@@ -35,20 +36,25 @@ pub struct ChangeView {
     /// Why.
     pub reason: String,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub requested: Timestamp,
     /// By whom.
     pub requested_by: String,
     /// When it was approved, refused or withdrawn.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub decided: Option<Timestamp>,
     /// By whom.
     pub decided_by: Option<String>,
     /// What they said.
     pub decision: Option<String>,
     /// SHA-256 of the assignment's payload, where it was signed.
+    #[schema(value_type = Option<String>)]
     pub assignment: Option<Digest>,
     /// Until when the images before stay allowed.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
     /// When another took over.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub superseded: Option<Timestamp>,
     /// How far it has come; as it was when another took over.
     pub progress: Option<Progress>,
@@ -321,7 +327,7 @@ pub(super) async fn close_before(
 }
 
 /// A node of a deployment's group.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct NodeStand {
     /// The node's id.
     pub node: String,
@@ -330,8 +336,10 @@ pub struct NodeStand {
     /// How it stands.
     pub stand: Stand,
     /// Since when it compares with the image that it last attested.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
     /// When it was last heard.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_attested: Option<Timestamp>,
     /// Its last verdict.
     pub verdict: Option<String>,

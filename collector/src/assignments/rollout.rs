@@ -40,7 +40,7 @@ pub fn accounted<'a>(
 }
 
 /// How a node of the group stands to the image that is rolled out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stand {
     /// It attests the new image, and is it.
@@ -65,7 +65,7 @@ pub fn stand(image: Option<Digest>, good: bool, new: Digest, old: &[Digest]) -> 
 }
 
 /// How many nodes of a group stand how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Progress {
     /// Nodes of the group that are counted.
     pub nodes: u64,
@@ -99,7 +99,7 @@ impl Progress {
 }
 
 /// Where a deployment stands, at the time of asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// For another person's word.

@@ -13,8 +13,9 @@ use crate::store::nodes::{time, unreadable};
 use crate::store::{StoreError, Writing};
 
 /// Where an exception stands, at the time of asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ExceptionState)]
 pub enum State {
     /// For another person's word.
     Waiting,
@@ -59,7 +60,8 @@ impl State {
 }
 
 /// An exception, whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Exception)]
 pub struct ExceptionView {
     /// Its id.
     pub id: String,
@@ -86,18 +88,22 @@ pub struct ExceptionView {
     /// Who answers for it.
     pub owner: String,
     /// Until when.
+    #[schema(value_type = String, format = DateTime)]
     pub ends: Timestamp,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub requested: Timestamp,
     /// By whom.
     pub requested_by: String,
     /// When it was approved, refused or withdrawn.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub decided: Option<Timestamp>,
     /// By whom.
     pub decided_by: Option<String>,
     /// What they said.
     pub decision: Option<String>,
     /// When it was revoked.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked: Option<Timestamp>,
     /// By whom.
     pub revoked_by: Option<String>,
@@ -263,13 +269,14 @@ pub async fn counts(
 }
 
 /// A node that relies on an exception.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Relying {
     /// The node's id.
     pub node: String,
     /// Its name.
     pub name: String,
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
 }
 

@@ -49,13 +49,14 @@ impl Asked {
 }
 
 /// A request that waits for its node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Waiting {
     /// The node's id.
     pub node: String,
     /// `rescan`.
     pub kind: &'static str,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// By whom.
     pub by: String,

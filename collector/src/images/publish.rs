@@ -17,9 +17,11 @@ use crate::store::nodes::to_sql;
 use crate::store::{StoreError, Writing};
 
 /// An image that was published.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Publication)]
 pub struct Published {
     /// SHA-256 of the statement's payload.
+    #[schema(value_type = String)]
     pub sha256: Digest,
     /// The image's name.
     pub name: String,
@@ -30,6 +32,7 @@ pub struct Published {
     /// Whether the manifest is still to be sent.
     pub manifest_needed: bool,
     /// The digest under which it is to be sent.
+    #[schema(value_type = String)]
     pub manifest: Digest,
 }
 

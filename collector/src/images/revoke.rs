@@ -18,15 +18,17 @@ use crate::store::nodes::time;
 use crate::store::{StoreError, Writing};
 
 /// An image that was revoked, and what follows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Revoked {
     /// SHA-256 of the statement's payload.
+    #[schema(value_type = String)]
     pub sha256: Digest,
     /// The image's name.
     pub name: String,
     /// Its version.
     pub version: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub revoked: Timestamp,
     /// By whom.
     pub revoked_by: String,

@@ -16,7 +16,8 @@ pub const KEPT: i64 = 1_000;
 pub const COMMANDS: i64 = 1_000;
 
 /// A login session as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = LoginSession)]
 pub struct LoginView {
     /// UUIDv7.
     pub id: String,
@@ -37,14 +38,17 @@ pub struct LoginView {
     /// The terminal.
     pub tty: Option<String>,
     /// When it began.
+    #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
     /// When it ended, where it has.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Timestamp>,
     /// Commands that are kept.
     pub commands: u64,
     /// Commands that are not.
     pub dropped: u64,
     /// When the collector first heard of it.
+    #[schema(value_type = String, format = DateTime)]
     pub told: Timestamp,
 }
 

@@ -30,9 +30,11 @@ pub struct Filter<'a> {
 }
 
 /// One command of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = Command)]
 pub struct CommandView {
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Process id on the node.
     pub pid: u32,

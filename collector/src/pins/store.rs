@@ -23,21 +23,26 @@ use crate::store::nodes::time;
 use crate::store::{NodeRow, StoreError, Writing};
 
 /// A pinned line as people see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Pin)]
 pub struct PinView {
     /// As shown (mtree encoding).
     pub path: String,
     /// What is expected of the path by the image that the node compares with; null where that is not known.
+    #[schema(value_type = Option<String>)]
     pub expect: Option<Expect>,
     /// The pinned line.
     pub line: String,
     /// The line before a change that neither growth nor a person explains.
     pub was: Option<String>,
     /// When the path was first pinned.
+    #[schema(value_type = String, format = DateTime)]
     pub first: Timestamp,
     /// When the line last changed otherwise than by growth.
+    #[schema(value_type = String, format = DateTime)]
     pub changed: Timestamp,
     /// When a person reviewed it.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub reviewed: Option<Timestamp>,
     /// Who.
     pub reviewed_by: Option<String>,
@@ -226,7 +231,7 @@ fn view(row: &SqliteRow, scope: Option<&Scope>) -> Result<PinView, sqlx::Error> 
 }
 
 /// What a review came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Reviewed {
     /// The node's id.
     pub node: String,

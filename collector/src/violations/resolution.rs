@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How a violation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resolution {
     /// It is as expected again.

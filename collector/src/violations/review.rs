@@ -54,8 +54,9 @@ pub async fn accept(
 }
 
 /// What a person says of a violation that they end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = Judgement)]
 pub enum Judged {
     /// They have looked at it, and it is settled.
     #[default]

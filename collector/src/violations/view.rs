@@ -41,7 +41,8 @@ impl Step {
 }
 
 /// The image an expected state came from, and the commit that it was built from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Image)]
 pub struct ImageView {
     /// The image's name.
     pub name: String,
@@ -61,18 +62,20 @@ pub struct ImageView {
 }
 
 /// Somebody has seen it, as it then was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Acknowledged {
     /// Who.
     pub by: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// What they said.
     pub reason: String,
 }
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Mount)]
 pub struct MountView {
     /// What.
     pub source: String,
@@ -81,7 +84,8 @@ pub struct MountView {
 }
 
 /// A violation, whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Violation)]
 pub struct ViolationView {
     /// UUIDv7.
     pub id: String,
@@ -91,10 +95,12 @@ pub struct ViolationView {
     #[serde(default)]
     pub node_name: String,
     /// What it is about.
+    #[schema(value_type = String)]
     pub kind: Kind,
     /// As shown (mtree encoding); null where the kind has none.
     pub path: Option<String>,
     /// The path's expectation.
+    #[schema(value_type = Option<String>)]
     pub expect: Option<Expect>,
     /// Entry line as it should be.
     pub expected: Option<String>,
@@ -103,16 +109,22 @@ pub struct ViolationView {
     /// What differs.
     pub fields: Vec<String>,
     /// Who did it, where that is known.
+    #[schema(value_type = Option<Object>)]
     pub actor: Option<Actor>,
     /// How much it matters.
+    #[schema(value_type = String)]
     pub severity: Severity,
     /// When the collector heard of it.
+    #[schema(value_type = String, format = DateTime)]
     pub opened: Timestamp,
     /// When the agent saw it.
+    #[schema(value_type = String, format = DateTime)]
     pub detected: Timestamp,
     /// When anything about it last changed.
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub resolved: Option<Timestamp>,
     /// How it ended, in a sentence.
     pub resolution: Option<String>,
@@ -132,6 +144,7 @@ pub struct ViolationView {
     pub acknowledged: Option<Acknowledged>,
     /// What else the kind has to say; `late: true` when a statement without a good challenge reported it.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = Object)]
     pub detail: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -22,7 +22,7 @@ pub use self::violations::{
 pub(crate) const WITHIN: &str = "(?1 IS NULL OR n.grp IN (SELECT value FROM json_each(?1)))";
 
 /// Nodes and violations in numbers.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct Summary {
     /// Nodes that are counted: all but retired and banned ones.
     pub nodes: u64,

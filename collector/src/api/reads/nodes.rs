@@ -37,18 +37,20 @@ pub struct NodeFacts {
 }
 
 /// What a node has pinned, in numbers.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct Pinned {
     /// Pinned lines.
     pub entries: u64,
     /// New or changed ones that nobody has reviewed.
     pub unreviewed: u64,
     /// SHA-256 of the plain lines that are held.
+    #[schema(value_type = Option<String>)]
     pub sha256: Option<Digest>,
 }
 
 /// A node as the API gives it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Node)]
 pub struct NodeView {
     id: String,
     name: String,
@@ -57,17 +59,23 @@ pub struct NodeView {
     status: String,
     verdict: Option<String>,
     reasons: Vec<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     assurance: String,
     image: Option<ImageView>,
+    #[schema(value_type = Option<String>)]
     tree: Option<Digest>,
     coverage: Option<serde_json::Value>,
     agent: Option<serde_json::Value>,
     entries: Option<u64>,
     sequence: Option<u64>,
+    #[schema(value_type = Option<String>)]
     statement: Option<Digest>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     last_attested: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     last_fresh: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     enrolled: Timestamp,
     approved_by: Option<String>,
     violations: u64,

@@ -175,7 +175,8 @@ pub async fn history(
 }
 
 /// A path that was written and put back.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Touched)]
 pub struct TouchedView {
     /// Its id.
     pub id: String,
@@ -188,12 +189,16 @@ pub struct TouchedView {
     /// How often.
     pub count: u64,
     /// The first time.
+    #[schema(value_type = String, format = DateTime)]
     pub first: Timestamp,
     /// The last time.
+    #[schema(value_type = String, format = DateTime)]
     pub last: Timestamp,
     /// Who, where the kernel told.
+    #[schema(value_type = Option<Object>)]
     pub actor: Option<Actor>,
     /// When a person reviewed it.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub reviewed: Option<Timestamp>,
 }
 
