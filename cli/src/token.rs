@@ -88,7 +88,7 @@ async fn create(client: &Client, arguments: &Create, output: Output) -> Result<S
         put("label", arguments.label.clone().map(Value::from));
         if arguments.join {
             put("group", arguments.group.first().cloned().map(Value::from));
-        } else {
+        } else if !arguments.group.is_empty() {
             put("groups", Some(arguments.group.clone().into()));
         }
         put("uses", arguments.uses.map(Value::from));

@@ -122,6 +122,7 @@ impl Modify for Everywhere {
                     "503".to_owned(),
                     refusal("The collector cannot do this now"),
                 );
+                operation.summary = Some(summary(operation));
                 let signs_in = path == "/api/v1/sessions" && operation.request_body.is_some();
                 if !signs_in {
                     operation.security = Some(signed_in.to_vec());
@@ -141,6 +142,26 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi:
     ]
     .into_iter()
     .flatten()
+}
+
+/// What the handler's documentation says after its route; where that is all it says, what its name says.
+fn summary(operation: &utoipa::openapi::path::Operation) -> String {
+    let said = operation.summary.as_deref().unwrap_or_default();
+    let after = said
+        .strip_prefix('`')
+        .and_then(|said| said.split_once('`'))
+        .map_or(said, |(_, after)| after)
+        .trim_start_matches([':', '.', ' ']);
+    if !after.is_empty() {
+        return after.to_owned();
+    }
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    match id.split_once('_') {
+        Some((what, "list")) => format!("the list of {}", what.replace('_', " ")),
+        Some((what, "get")) => format!("one of the {}", what.replace('_', " ")),
+        Some((what, verb)) => format!("{}: {}", what.replace('_', " "), verb.replace('_', " ")),
+        None => id.to_owned(),
+    }
 }
 
 fn refusal(what: &str) -> RefOr<utoipa::openapi::Response> {
@@ -197,7 +218,11 @@ mod tests {
         let mut api = description();
         for (path, item) in &mut api.paths.paths {
             for operation in operations(item) {
-                assert!(operation.summary.is_some(), "{path}");
+                let summary = operation.summary.as_deref().unwrap_or_default();
+                assert!(
+                    summary.len() > 4 && !summary.contains("/api/"),
+                    "{path}: {summary}"
+                );
                 assert!(operation.responses.responses.contains_key("4XX"), "{path}");
             }
         }

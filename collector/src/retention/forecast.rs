@@ -10,7 +10,7 @@ const DAY: i64 = 86_400_000_000;
 const DAYS: i64 = 7;
 
 /// The store's size and what becomes of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Forecast {
     /// Bytes now.
     pub bytes: u64,
