@@ -40,6 +40,13 @@ fn the_description_is_true_for_every_role() {
         world.people.open("difference", "./etc/app/app.conf")
     });
 
+    // Whoever administers can end any token, this test's too; what others are asked they must be refused.
+    let ends_others = [
+        "tokens_revoke",
+        "accounts_password",
+        "accounts_disable",
+        "accounts_change",
+    ];
     for role in ROLES {
         let wanted = json!({"kind": "api", "role": role, "ttl_secs": 3_600});
         let made = world.people.post("/api/v1/tokens", &wanted);
@@ -50,12 +57,19 @@ fn the_description_is_true_for_every_role() {
             .args(["--url", world.people.base()])
             .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing"])
             .args(["--max-examples", &examples(), "--seed", "17"])
-            // It has no end; and this token's own would be the run's.
+            // One has no end, one would end this run's own token, and no body of the third can be made from a description.
             .args(["--exclude-path", "/api/v1/events"])
             .args(["--exclude-operation-id", "sign_in_end"])
+            .args(["--exclude-operation-id", "images_put_manifest"])
+            .args(
+                ends_others
+                    .iter()
+                    .filter(|_| role == "admin")
+                    .flat_map(|operation| ["--exclude-operation-id", operation]),
+            )
             .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
             .args(["-H", &format!("Authorization: Bearer {token}")])
-            .current_dir(world.path("."))
+            .current_dir(world.path(""))
             .output()
             .expect("schemathesis");
         assert!(
@@ -65,7 +79,6 @@ fn the_description_is_true_for_every_role() {
             String::from_utf8_lossy(&done.stderr)
         );
     }
-    world.check();
 }
 
 /// Requests for each operation beside those that cover its parameters; more where there is time.

@@ -86,13 +86,13 @@ os.rename(new, at(b'usr/bin/pristine-agent'))",
         );
         // Tens of megabytes are read beside everything else.
         let told = content(&format!("./{PROGRAM}")).in_the_api(&world, LATER, Some(&doer));
-        is_of(&told, "sealed", "high");
+        is_of(&told, "sealed", "critical");
         assert_eq!(stated(&world, "exe_sha256"), running.0, "it is what runs");
     });
     rows.row("its unit", || {
         let doer = change(&root, &format!("again(b'{UNIT}', b'#')"));
         let told = content(&format!("./{UNIT}")).in_the_api(&world, BY_EVENT, Some(&doer));
-        is_of(&told, "sealed", "high");
+        is_of(&told, "sealed", "critical");
     });
     rows.row(
         "its configuration: told, and named by every statement from when it holds",
@@ -102,7 +102,7 @@ os.rename(new, at(b'usr/bin/pristine-agent'))",
                 &format!("write(b'{CONFIG}', b'cmdline = false\\n', os.O_WRONLY | os.O_APPEND)"),
             );
             let told = longer(&format!("./{CONFIG}")).in_the_api(&world, BY_EVENT, Some(&doer));
-            is_of(&told, "local", "medium");
+            is_of(&told, "local", "critical");
             assert_eq!(
                 stated(&world, "config_sha256"),
                 running.1,

@@ -230,7 +230,8 @@ pub async fn person(
     Ok(Presented::NoLonger(person, why))
 }
 
-/// Revokes a token of either kind: one's own, a join token of a group within reach, or anybody's for who administers all.
+/// Revokes a token of either kind: one's own, a join token of a group within reach, or anybody's for who administers all. A token ends
+/// none that may more than it does, its own person's neither: a leaked one of a viewer locks nobody out.
 ///
 /// # Errors
 /// When there is none that this person may revoke, and what the store refuses.
@@ -239,7 +240,12 @@ pub async fn revoke(store: &Store, who: &Person, id: &str) -> Result<(), AccessE
     store
         .write(move |tx| {
             Box::pin(async move {
-                let Some(token) = found(tx, &id).await?.filter(|token| sees(&who, token)) else {
+                let own = matches!(&who.by, By::Token(mine) if *mine == id);
+                let covered = |role: Option<Role>| role.is_none_or(|role| who.role.covers(role));
+                let Some(token) = found(tx, &id)
+                    .await?
+                    .filter(|token| sees(&who, token) && (own || covered(token.role)))
+                else {
                     return Ok(Err(AccessError::NoToken));
                 };
                 let now = clock::now();
@@ -252,7 +258,6 @@ pub async fn revoke(store: &Store, who: &Person, id: &str) -> Result<(), AccessE
                     .bind(&id)
                     .execute(&mut tx.connection)
                     .await?;
-                let own = matches!(&who.by, By::Token(mine) if *mine == id);
                 let target = Target::new("token", &id, &token.label);
                 let doing = Doing {
                     who: &who,

@@ -212,7 +212,7 @@ fn deliveries(rows: &[Delivery], may: bool, now: Timestamp) -> Markup {
                     @if let Some(nodes) = row.nodes { span.sub { "on " (text::counted(nodes, "node", "nodes")) } }
                 } }
                 td.num data-label="Attempts" { div.cell { (row.attempts) } }
-                td data-label="Message" { div.cell { span.digest title=(row.id) { (text::plain(&row.id)) } } }
+                td data-label="Message" { div.cell { (text::digits(&row.id)) } }
             } } }
         }
     }
