@@ -61,7 +61,7 @@ fn row(account: &Account, person: &Person, now: Timestamp) -> Markup {
                 }
             } }
             td data-label="Password" { div.cell {
-                form method="post" action=(at("password")) { button.act type="submit" aria-label={ "Make a new password for " (account.user) } { "Make a new one" } }
+                form method="post" action=(at("password")) { button.act type="submit" aria-label={ "Make a new one: the password of " (account.user) } { "Make a new one" } }
             } }
             td data-label="State" { div.cell {
                 @match account.disabled {
