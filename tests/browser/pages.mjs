@@ -130,12 +130,12 @@ try {
 
   step('what is being typed is left alone, and what was said stands in the history');
   await written.getByRole('link').first().click();
-  await page.getByLabel('Reason').fill('see <b>ticket</b> 17');
+  await page.locator('form[action$="/acknowledge"]').getByLabel('Reason').fill('see <b>ticket</b> 17');
   // Added to, not written anew: emptied, the file would be for a moment what its image says, and this violation over.
   appendFileSync(join(task.root, 'srv/www/empty'), 'and more\n');
   await page.waitForResponse((response) => response.url() === page.url());
   await page.waitForTimeout(500);
-  assert.equal(await page.getByLabel('Reason').inputValue(), 'see <b>ticket</b> 17');
+  assert.equal(await page.locator('form[action$="/acknowledge"]').getByLabel('Reason').inputValue(), 'see <b>ticket</b> 17');
   assert.equal(await page.getByRole('button', { name: 'Resolve' }).count(), 0, 'it still is so: nobody may say that it is not');
   await page.getByRole('button', { name: 'Acknowledge' }).click();
   await page.locator('main', { hasText: 'Acknowledged by admin' }).waitFor();
@@ -150,7 +150,7 @@ try {
   step('what was changed and put back waits for a person, who resolves it');
   await page.goto('/violations?kind=touched');
   await page.locator('tbody tr', { hasText: CONFIG }).getByRole('link').first().click();
-  await page.getByLabel('Reason').fill('a test of the deployment');
+  await page.locator('form[action$="/acknowledge"]').getByLabel('Reason').fill('a test of the deployment');
   await page.getByRole('button', { name: 'Resolve' }).click();
   await page.locator('.lead .state', { hasText: 'resolved' }).waitFor();
   assert.match(await words(page.locator('ol.steps')), /Resolved: reviewed by admin: a test of the deployment/);
