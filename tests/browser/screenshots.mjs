@@ -21,7 +21,7 @@ try {
     const { page: one } = await visitor(browser, look);
     await take(one, '/sign-in', `all-${look.name}-sign-in.png`, true);
     await signIn(one);
-    const paths = { overview: '/', nodes: '/nodes', node: `/nodes/${task.node}`, violations: '/violations', images: '/images', nothing: '/nothing', ...task.all };
+    const paths = { overview: '/', nodes: '/nodes', node: `/nodes/${task.node}`, violations: '/violations', images: '/images', sessions: '/sessions', changes: '/changes', exceptions: '/exceptions', activity: '/activity', alerts: '/alerts', settings: '/settings', nothing: '/nothing', ...task.all };
     for (const [name, path] of Object.entries(paths)) await take(one, path, `all-${look.name}-${name}.png`, true);
   }
 } finally {
