@@ -91,10 +91,11 @@ impl Progress {
         }
     }
 
-    /// Whether every node has it. A group without nodes has nothing to wait for.
+    /// Whether no node is still before it. One that differs from the new image has come to it: that is a violation of its own, and makes
+    /// no deployment of last month a rollout again. A group without nodes has nothing to wait for.
     #[must_use]
     pub const fn is_through(&self) -> bool {
-        self.new == self.nodes
+        self.new + self.differing == self.nodes
     }
 }
 
@@ -256,10 +257,16 @@ mod tests {
             new: 2,
             ..Progress::default()
         };
+        let drifted = Progress {
+            differing: 1,
+            old: 0,
+            ..half
+        };
         let now = |progress, now| phase("approved", false, progress, Some(at(10)), at(now));
         assert_eq!(now(&half, 10), Phase::RollingOut);
         assert_eq!(now(&half, 11), Phase::Overdue);
         assert_eq!(now(&whole, 11), Phase::Done);
+        assert_eq!(now(&drifted, 11), Phase::Done, "it came, and then drifted");
         assert_eq!(
             phase("approved", false, &half, None, at(99)),
             Phase::RollingOut

@@ -186,7 +186,7 @@ fn filters(filter: &Filter, channels: &[ChannelView]) -> Markup {
                 option value="" { "all" }
                 @for (word, shown) in [("waiting", "waiting"), ("delivered", "delivered"), ("given-up", "given up")] { option value=(word) selected[word == filter.state] { (shown) } }
             } }
-            button type="submit" { "Filter" }
+            button.act type="submit" { "Filter" }
         }
     }
 }
@@ -212,7 +212,7 @@ fn deliveries(rows: &[Delivery], may: bool, now: Timestamp) -> Markup {
                     @if let Some(nodes) = row.nodes { span.sub { "on " (text::counted(nodes, "node", "nodes")) } }
                 } }
                 td.num data-label="Attempts" { div.cell { (row.attempts) } }
-                td data-label="Message" { div.cell { (text::digits(&row.id)) } }
+                td data-label="Message" { div.cell { span.digest title=(row.id) { "…" (text::plain(end_of(&row.id))) } } }
             } } }
         }
     }
@@ -272,6 +272,14 @@ pub(super) async fn retry(
     let Form(which) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
     crate::api::alerts::again(&people, &id, Some(&which.channel), &person).await?;
     Ok(Redirect::to("/alerts"))
+}
+
+/// The last digits of an id: the first ones are its time, and are the same for all that happened at once.
+fn end_of(id: &str) -> &str {
+    id.char_indices()
+        .rev()
+        .nth(11)
+        .map_or(id, |(at, _)| &id[at..])
 }
 
 #[cfg(test)]

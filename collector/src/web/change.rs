@@ -81,7 +81,11 @@ fn sentence(change: &ChangeView) -> Markup {
             Phase::Withdrawn => { "The request that " (group) " become " (named(change)) " was withdrawn." }
             Phase::RollingOut => { (named(change)) " is on " (of(change)) " of " (group) "." }
             Phase::Overdue => { (named(change)) " is on " (of(change)) " of " (group) " only, and the time for it is over." }
-            Phase::Done => { "Every node of " (group) " has " (named(change)) "." }
+            Phase::Done => {
+                "Every node of " (group) " has " (named(change))
+                @if let Some(progress) = change.progress.filter(|progress| progress.differing > 0) { ", and something differs on " (text::count(progress.differing)) " of them" }
+                "."
+            }
             Phase::Superseded => { (group) " was to be " (named(change)) "; another change took over." }
         }
     }
@@ -109,7 +113,7 @@ fn breakdown(progress: &Progress, phase: Phase) -> Markup {
         (progress.neither, "on another image, or not heard of yet"),
     ];
     html! {
-        @if phase != Phase::Superseded && !progress.is_through() {
+        @if phase != Phase::Superseded && progress.new < progress.nodes {
             p.note { @for (at, (count, told)) in parts.iter().filter(|(count, _)| *count > 0).enumerate() { @if at > 0 { "; " } (text::count(*count)) " " (told) } "." }
         }
     }
