@@ -15,6 +15,8 @@ try {
   await signIn(page);
   await take(page, '/', 'overview.png', false);
   await take(page, `/violations/${task.violation}`, 'violation.png', true);
+  await take(page, `/nodes/${task.node}`, 'node.png', false);
+  await take(page, '/activity', 'activity.png', false);
 
   // Every page in every way that it is read, for whoever works on them.
   for (const look of task.all ? [{ name: 'light' }, { name: 'dark', dark: true }, { name: 'narrow', width: 360 }] : []) {
