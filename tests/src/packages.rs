@@ -104,11 +104,20 @@ pub struct Debian {
 impl Debian {
     /// A fresh one, with the packages in `/root`.
     pub fn fresh() -> Self {
+        Self::of(roots::debian_for_services)
+    }
+
+    /// One that boots, with the packages in `/root`.
+    pub fn machine() -> Self {
+        Self::of(roots::debian_machine)
+    }
+
+    fn of(root: impl FnOnce(&Path) -> PathBuf) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("pristine-debian-")
             .tempdir()
             .expect("a temporary folder");
-        let root = roots::debian_for_services(&folder.path().join("root"));
+        let root = root(&folder.path().join("root"));
         let packages = root.join("root");
         for name in NAMES {
             let file = package(name);

@@ -87,6 +87,21 @@ pub fn debian_for_services(at: &Path) -> PathBuf {
     at.to_path_buf()
 }
 
+/// A copy of a Debian 12 that boots: kernel, systemd, sshd, sudo; needs root.
+pub fn debian_machine(at: &Path) -> PathBuf {
+    let made = made("debian12-machine", |half| {
+        bootstrap(
+            half,
+            "linux-image-amd64,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,iproute2,procps,ca-certificates",
+        );
+    });
+    tool(
+        "cp",
+        [Path::new("-a"), Path::new("--reflink=auto"), &made, at],
+    );
+    at.to_path_buf()
+}
+
 /// A Debian of more than 30,000 files. Read it, never write to it.
 pub fn debian_large() -> PathBuf {
     made("debian12-large", |half| {
