@@ -17,6 +17,8 @@ use hickory_resolver::config::{
     LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Notify;
@@ -40,8 +42,15 @@ struct Inner {
     port: Option<u16>,
     /// What the files were like when this began.
     began: Seen,
-    kept: Mutex<Option<(Seen, Arc<TokioResolver>)>>,
+    kept: Mutex<Option<(Seen, Arc<Known>)>>,
     outgrown: Notify,
+}
+
+/// What the two files say.
+#[derive(Debug)]
+struct Known {
+    hosts: Hosts,
+    servers: TokioResolver,
 }
 
 /// Which files they were, and of when.
@@ -69,20 +78,20 @@ impl Names {
         self.0.outgrown.notified().await;
     }
 
-    fn resolver(&self) -> io::Result<Arc<TokioResolver>> {
+    fn known(&self) -> io::Result<Arc<Known>> {
         let inner = &self.0;
         let now = seen(&inner.resolv, &inner.hosts);
         let mut kept = inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((then, resolver)) = kept.as_ref()
+        if let Some((then, known)) = kept.as_ref()
             && *then == now
         {
-            return Ok(Arc::clone(resolver));
+            return Ok(Arc::clone(known));
         }
         match inner.read() {
-            Ok(resolver) => {
-                let resolver = Arc::new(resolver);
-                *kept = Some((now, Arc::clone(&resolver)));
-                Ok(resolver)
+            Ok(known) => {
+                let known = Arc::new(known);
+                *kept = Some((now, Arc::clone(&known)));
+                Ok(known)
             }
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied && now != inner.began {
@@ -95,7 +104,7 @@ impl Names {
 }
 
 impl Inner {
-    fn read(&self) -> io::Result<TokioResolver> {
+    fn read(&self) -> io::Result<Known> {
         let (config, mut options) = servers(content(&self.resolv)?)?;
         options.timeout = options.timeout.min(PATIENCE);
         options.cache_size = REMEMBERED;
@@ -109,13 +118,41 @@ impl Inner {
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
-        let mut resolver = builder.build().map_err(io::Error::other)?;
+        let servers = builder.build().map_err(io::Error::other)?;
         let mut hosts = Hosts::default();
         if let Some(text) = content(&self.hosts)? {
             hosts.read_hosts_conf(text.as_slice())?;
         }
-        resolver.set_hosts(Arc::new(hosts));
-        Ok(resolver)
+        Ok(Known { hosts, servers })
+    }
+}
+
+impl Known {
+    /// Whoever names a host by hand means that address alone: no server is asked for one of the other family, as the C library
+    /// does it with `hosts: files dns`. There may be no server at all.
+    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let by_hand = self.by_hand(name)?;
+        if !by_hand.is_empty() {
+            return Ok(by_hand);
+        }
+        let found = self
+            .servers
+            .lookup_ip(name)
+            .await
+            .map_err(io::Error::other)?;
+        Ok(found.iter().collect())
+    }
+
+    fn by_hand(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let name: hickory_resolver::proto::rr::Name = name.parse().map_err(io::Error::other)?;
+        let found = [RecordType::AAAA, RecordType::A]
+            .into_iter()
+            .filter_map(|kind| {
+                let query = Query::query(name.clone(), kind);
+                self.hosts.lookup_static_host(&query)
+            });
+        let answers = found.flat_map(|found| found.answers().to_vec());
+        Ok(answers.filter_map(|one| one.data.ip_addr()).collect())
     }
 }
 
@@ -173,12 +210,9 @@ impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         let names = self.clone();
         Box::pin(async move {
-            let found = names.resolver()?.lookup_ip(name.as_str()).await?;
-            let addresses: Vec<SocketAddr> = found
-                .iter()
-                .map(|address| SocketAddr::new(address, 0))
-                .collect();
-            let addresses: Addrs = Box::new(addresses.into_iter());
+            let found = names.known()?.addresses(name.as_str()).await?;
+            let addresses = found.into_iter().map(|address| SocketAddr::new(address, 0));
+            let addresses: Addrs = Box::new(addresses);
             Ok(addresses)
         })
     }
@@ -251,6 +285,25 @@ mod tests {
         assert_eq!(asked(&names, "collector.example").await, ["192.0.2.2"]);
         std::fs::write(&hosts, "198.51.100.7 collector.example # here\n").unwrap();
         assert_eq!(asked(&names, "collector.example").await, ["198.51.100.7"]);
+    }
+
+    #[tokio::test]
+    async fn a_host_named_by_hand_is_not_asked_for_elsewhere() {
+        let scratch = tempfile::tempdir().unwrap();
+        let hosts = scratch.path().join("hosts");
+        std::fs::write(
+            &hosts,
+            "127.0.0.1 localhost\n::1 localhost\n192.0.2.9 c.example\n",
+        )
+        .unwrap();
+        // A server that never answers.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let names = Names::of(&scratch.path().join("none"), &hosts, Some(port));
+        assert_eq!(asked(&names, "c.example").await, ["192.0.2.9"]);
+        assert_eq!(asked(&names, "localhost").await, ["::1", "127.0.0.1"]);
+        silent.set_nonblocking(true).unwrap();
+        assert!(silent.recv_from(&mut [0; 512]).is_err(), "it was asked");
     }
 
     #[test]
