@@ -81,6 +81,14 @@ pub fn unexpected(mounts: &[Mount], scope: &Scope, image_mounts: &[ImagePath]) -
         .collect()
 }
 
+/// Whether a mount over a directory, in another namespace than everybody's, hides no sealed file: each service with
+/// `PrivateTmp=` has its own `/tmp`, while the directory itself is sealed.
+pub fn hides_nothing_sealed(path: &ImagePath, scope: &Scope) -> bool {
+    path.components()
+        .fold(scope.start(), |state, name| state.child(name))
+        .seals_nothing_below()
+}
+
 fn is_kernels_own(mount: &Mount) -> bool {
     let place = mount.path.components().next();
     let is_there = place.is_some_and(|first| KERNEL_PLACES.contains(&first));
@@ -160,6 +168,38 @@ mod tests {
             ["./var/log", "./srv/kept/below", "./opt/a"],
             "a literal rule names a mount point, a pattern does not"
         );
+    }
+
+    #[test]
+    fn a_directory_with_nothing_sealed_below_may_be_hidden_from_some() {
+        let hidden = |rules: &str, path: &str| {
+            let scope = Scope::from_json(rules.as_bytes()).unwrap();
+            hides_nothing_sealed(&path.parse().unwrap(), &scope)
+        };
+        let tmp = r#"[{"match":"tmp/**","expect":"ignored"}]"#;
+        assert!(hidden(tmp, "./tmp"));
+        assert!(hidden(tmp, "./tmp/deep"));
+        assert!(!hidden(tmp, "."));
+        assert!(!hidden(tmp, "./usr"));
+        assert!(!hidden("[]", "./tmp"));
+        let kept =
+            r#"[{"match":"tmp/**","expect":"ignored"},{"match":"tmp/kept","expect":"sealed"}]"#;
+        assert!(!hidden(kept, "./tmp"));
+        assert!(hidden(kept, "./tmp/other"));
+        let some =
+            r#"[{"match":"tmp/*","expect":"ignored"},{"match":"srv/**/x","expect":"local"}]"#;
+        assert!(hidden(some, "./tmp/a"), "a rule covers what is below");
+        assert!(!hidden(some, "./tmp"), "no rule is sure to cover it");
+        assert!(!hidden(some, "./srv"));
+        let over =
+            r#"[{"match":"tmp/kept","expect":"sealed"},{"match":"tmp/**","expect":"growing"}]"#;
+        assert!(hidden(over, "./tmp"));
+        for path in ["./tmp", "./var/tmp", "./run"] {
+            assert!(
+                hides_nothing_sealed(&path.parse().unwrap(), &crate::scope::host::scope()),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 /// Software emulation boots in a minute or two where the machine is busy.
 pub const BOOT: Duration = Duration::from_secs(400);
 /// Who signs in: an ordinary user who may use `sudo`.
-pub const USER: &str = "operator";
+pub const USER: &str = "deploy";
 /// The emulator.
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -80,7 +80,7 @@ impl Disk {
             0o644,
         );
         put(
-            "/etc/sudoers.d/operator",
+            "/etc/sudoers.d/deploy",
             &format!("{USER} ALL=(ALL) NOPASSWD: ALL\n"),
             0o440,
         );

@@ -118,7 +118,7 @@ pub(super) fn identity(settings: &AgentSettings) -> Result<(Held, Finding), Find
         Err(error) => Err(Finding::fail(
             NAME,
             chain(&error),
-            "join with `pristine-agent enroll --token TOKEN`",
+            "a collector's administrator makes the token: `pristine node token`",
         )),
     }
 }

@@ -1,8 +1,10 @@
 //! Mounts that only another mount namespace has: who lives there may be shown other files than we read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use attestation::path::ImagePath;
@@ -14,6 +16,8 @@ use crate::scan::{MountLine, everybody, lines_below, mount_lines};
 const NAMESPACES: usize = 4_096;
 /// Mounts told in all; a statement lists 256.
 const TOLD: usize = 1_024;
+/// Entries looked at in a tmpfs that may hold nothing but mount points: a service has a handful.
+const PLACES: usize = 256;
 /// Where systemd keeps what it mounts over paths that a service may not see.
 const INACCESSIBLE: &[u8] = b"/systemd/inaccessible";
 
@@ -66,7 +70,9 @@ pub(super) fn look(root: &Path) -> Looked {
         seen.insert(other);
         let found = differing(&ours, &theirs, root)
             .into_iter()
-            .filter(|(path, line)| line.fstype != b"tmpfs" || !is_empty(pid, root, path.as_bytes()))
+            .filter(|(path, line)| {
+                line.fstype != b"tmpfs" || !has_no_content(pid, root, path.as_bytes())
+            })
             .map(|(path, line)| Foreign { path, line, pid });
         looked.foreign.extend(found);
     }
@@ -79,13 +85,32 @@ fn link(pid: &str, name: &str) -> Option<Vec<u8>> {
     Some(link.into_os_string().into_encoded_bytes())
 }
 
-fn is_empty(pid: u32, root: &[u8], path: &[u8]) -> bool {
+fn has_no_content(pid: u32, root: &[u8], path: &[u8]) -> bool {
     let mut whole = format!("/proc/{pid}/root").into_bytes();
     whole.extend(root.strip_suffix(b"/").unwrap_or(root));
     whole.push(b'/');
     whole.extend(path);
-    fs::read_dir(Path::new(std::ffi::OsStr::from_bytes(&whole)))
-        .is_ok_and(|mut listing| listing.next().is_none())
+    let whole = Path::new(OsStr::from_bytes(&whole));
+    let mut left = PLACES;
+    fs::metadata(whole).is_ok_and(|top| holds_only_places(whole, top.dev(), &mut left))
+}
+
+/// Whether there is nothing in it but directories that something else may be mounted at, as below a service's own
+/// `/var/lib/private`: such a mount is told for itself.
+fn holds_only_places(directory: &Path, device: u64, left: &mut usize) -> bool {
+    let Ok(mut listing) = fs::read_dir(directory) else {
+        return false;
+    };
+    listing.all(|entry| {
+        let path = entry.map(|entry| entry.path()).unwrap_or_default();
+        *left = left.saturating_sub(1);
+        // The metadata of a mount point is that of what is mounted there.
+        fs::symlink_metadata(&path).is_ok_and(|found| {
+            let is_place =
+                found.dev() != device || found.is_dir() && holds_only_places(&path, device, left);
+            *left > 0 && is_place
+        })
+    })
 }
 
 /// The mounts below a root, of a table whose own root is ours, that show something else than our table does there.
@@ -196,6 +221,23 @@ mod tests {
         assert_eq!(
             told("9 1 0:99 /systemd/inaccessible/dir /root ro - tmpfs tmpfs rw\n"),
             ["./root"]
+        );
+    }
+
+    #[test]
+    fn directories_without_a_file_have_no_content() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let device = fs::metadata(scratch.path()).expect("it").dev();
+        let only = |left: usize| holds_only_places(scratch.path(), device, &mut { left });
+        assert!(only(PLACES));
+        fs::create_dir_all(scratch.path().join("a/b")).expect("directories");
+        assert!(only(PLACES));
+        assert!(!only(2), "more than is looked at");
+        fs::write(scratch.path().join("a/b/file"), "x").expect("a file");
+        assert!(!only(PLACES));
+        assert!(
+            holds_only_places(scratch.path(), device + 1, &mut { PLACES }),
+            "mounted there"
         );
     }
 

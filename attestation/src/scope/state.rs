@@ -102,6 +102,23 @@ impl<'a> ScopeState<'a> {
         self.decision().expect == Expect::Ignored && self.live.iter().all(ignored)
     }
 
+    /// Whether nothing below this place is sealed, whatever its name: what is mounted over a directory like `/tmp` hides
+    /// nothing that anybody attests.
+    pub fn seals_nothing_below(&self) -> bool {
+        // From the last rule to the first: the last that matches wins.
+        for live in &self.live {
+            if self.scope.rules[usize::from(live.rule)].expect == Expect::Sealed {
+                return false;
+            }
+            let components = &self.scope.globs[usize::from(live.rule)].components;
+            let rest = components.get(usize::from(live.next)..);
+            if matches!(rest, Some([Component::AnyDepth])) {
+                return true;
+            }
+        }
+        self.decision().expect != Expect::Sealed
+    }
+
     /// Adds a component that may come next; behind a `**`, which may be nothing, also the one after it.
     fn follow(&mut self, live: Live, glob: &Glob) {
         self.add(live);
