@@ -28,7 +28,7 @@ pub struct Measured {
     pub resident: u64,
     /// What the configuration allows.
     pub configured: Option<u64>,
-    /// What the control group holds now: pages of the kernel's queues for us among them.
+    /// What the control group holds now and would not give back when asked: the kernel's queues for us among it.
     pub group: Option<u64>,
     /// What it allows.
     pub group_limit: Option<u64>,
@@ -83,7 +83,20 @@ pub fn of_group(group: &Path) -> (Option<u64>, Option<u64>) {
         text.trim().parse().ok()
     };
     let limits = [number("memory.high"), number("memory.max")];
-    (number("memory.current"), limits.into_iter().flatten().min())
+    let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let held = number("memory.current").map(|all| all.saturating_sub(given_back(&stat)));
+    (held, limits.into_iter().flatten().min())
+}
+
+/// Bytes of `memory.stat` that the kernel takes back before anybody is short of memory: whoever reads a whole file system has all
+/// of its pages in the group, up to the limit.
+fn given_back(stat: &str) -> u64 {
+    const RECLAIMABLE: [&str; 3] = ["active_file", "inactive_file", "slab_reclaimable"];
+    let lines = stat.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .filter(|(name, _)| RECLAIMABLE.contains(name))
+        .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
+        .fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -125,6 +138,11 @@ mod tests {
         assert_eq!(of_group(scratch.path()), (Some(50), Some(200)));
         write("memory.high", "100\n");
         assert_eq!(of_group(scratch.path()), (Some(50), Some(100)));
+        write(
+            "memory.stat",
+            "anon 3\nfile 40\ninactive_file 30\nactive_file 10\nslab_reclaimable 4\nslab_unreclaimable 3\n",
+        );
+        assert_eq!(of_group(scratch.path()), (Some(6), Some(100)));
         assert_eq!(of_group(Path::new("/nowhere")), (None, None));
     }
 }

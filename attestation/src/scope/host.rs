@@ -69,9 +69,14 @@ const TABLE: &[(&str, Expect, &str)] = &[
         "Everybody's longer-lived scratch files; the directory itself stays sealed.",
     ),
     (
-        "lost+found/**",
+        "lost+found",
         Expect::Ignored,
-        "A check of the file system puts here what it found.",
+        "Making a file system makes it, and a check of it puts here what it found.",
+    ),
+    (
+        "var/lib/systemd/linger",
+        Expect::Local,
+        "The login service makes it at its first start, and names in it whose programs go on without them.",
     ),
     (
         "{swapfile,swap.img}",
