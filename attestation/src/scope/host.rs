@@ -76,7 +76,12 @@ const TABLE: &[(&str, Expect, &str)] = &[
     (
         "var/lib/systemd/linger",
         Expect::Local,
-        "The login service makes it at its first start, and names in it whose programs go on without them.",
+        "The login service makes it at its first start.",
+    ),
+    (
+        "var/lib/systemd/linger/**",
+        Expect::Sealed,
+        "Whom it names in there has programs that run without a login.",
     ),
     (
         "{swapfile,swap.img}",
