@@ -181,6 +181,10 @@ fn joined(root: &[u8], below: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
 mod tests {
     use super::*;
 
@@ -226,14 +230,14 @@ mod tests {
 
     #[test]
     fn directories_without_a_file_have_no_content() {
-        let scratch = tempfile::tempdir().expect("a folder");
-        let device = fs::metadata(scratch.path()).expect("it").dev();
+        let scratch = tempfile::tempdir().unwrap();
+        let device = fs::metadata(scratch.path()).unwrap().dev();
         let only = |left: usize| holds_only_places(scratch.path(), device, &mut { left });
         assert!(only(PLACES));
-        fs::create_dir_all(scratch.path().join("a/b")).expect("directories");
+        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
         assert!(only(PLACES));
         assert!(!only(2), "more than is looked at");
-        fs::write(scratch.path().join("a/b/file"), "x").expect("a file");
+        fs::write(scratch.path().join("a/b/file"), "x").unwrap();
         assert!(!only(PLACES));
         assert!(
             holds_only_places(scratch.path(), device + 1, &mut { PLACES }),

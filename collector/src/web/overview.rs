@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::{sentence, shell, state, text};
 use crate::access::{Person, Reach};
-use crate::api::reads::{self, NodeFacts, Summary};
+use crate::api::reads::{self, Cause, NodeFacts, Summary};
 use crate::clock;
 use crate::door::people::People;
 use crate::logins;
@@ -16,21 +16,12 @@ use crate::store::{NodeRow, NodeState};
 use crate::violations::view::ViolationView;
 
 /// Causes shown: what does not fit in ten lines is a list.
-const CAUSES: usize = 10;
-/// Open violations that are gathered into causes.
-const GATHERED: u32 = 2_000;
+const CAUSES: u32 = 10;
 /// Logins of root named, and how far back.
 const ROOTS: u32 = 5;
 const DAY: i64 = 86_400_000_000;
 /// Silent nodes, and nodes with the oldest read, that are named.
 const NAMED: usize = 5;
-
-/// One cause: the same violation on one node or many.
-struct Cause {
-    first: ViolationView,
-    nodes: u64,
-    since: Timestamp,
-}
 
 /// `GET /`.
 pub(super) async fn page(
@@ -41,7 +32,7 @@ pub(super) async fn page(
     let reach = &person.reach;
     let nodes = reads::all_nodes(&people.app, reach).await?;
     let summary = reads::summary(&people.app, reach, &nodes).await?;
-    let causes = causes(reads::worst(&people.app, reach, GATHERED).await?);
+    let (causes, all_causes) = reads::causes(&people.app.store, reach, CAUSES).await?;
     let blind = blind_spots(&people, reach, &nodes).await?;
     let days = days(&people, reach, now).await?;
     let since = Timestamp::from_micros(now.as_micros().saturating_sub(DAY));
@@ -51,7 +42,7 @@ pub(super) async fn page(
         h1 { (first_line(&summary)) }
         @if summary.nodes == 0 { (empty()) } @else {
             (counted(&summary, &blind))
-            (needs_a_person(&causes, &nodes, now))
+            (needs_a_person(&causes, all_causes, &nodes, now))
             (rollouts)
             @if !roots.is_empty() { h2 #roots { "Logins of root" small { "begun within a day" } } (super::logins::table(&roots, true, now)) }
         }
@@ -129,48 +120,20 @@ fn counted(summary: &Summary, blind: &Blind) -> Markup {
     }
 }
 
-/// Kind, path or node, found, fields: what makes violations one cause.
-type Place = (&'static str, Option<String>, Option<String>, Vec<String>);
-
-/// Violations with one cause are one line, the worst first.
-fn causes(violations: Vec<ViolationView>) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = Vec::new();
-    let mut places: std::collections::HashMap<Place, usize> = std::collections::HashMap::new();
-    for violation in violations {
-        // Without a path each node is a cause of its own.
-        let own = violation.path.is_none().then(|| violation.node.clone());
-        let key = (
-            violation.kind.as_str(),
-            violation.path.clone().or(own),
-            violation.found.clone(),
-            violation.fields.clone(),
-        );
-        match places.get(&key) {
-            Some(at) => {
-                causes[*at].nodes += 1;
-                causes[*at].since = causes[*at].since.min(violation.detected);
-            }
-            None => {
-                places.insert(key, causes.len());
-                causes.push(Cause {
-                    nodes: 1,
-                    since: violation.detected,
-                    first: violation,
-                });
-            }
-        }
-    }
-    causes
-}
-
-fn needs_a_person(causes: &[Cause], nodes: &[(NodeRow, String)], now: Timestamp) -> Markup {
+fn needs_a_person(
+    causes: &[Cause],
+    all: u64,
+    nodes: &[(NodeRow, String)],
+    now: Timestamp,
+) -> Markup {
+    let more = all > u64::from(CAUSES);
     let pending: Vec<&NodeRow> = nodes
         .iter()
         .map(|(row, _)| row)
         .filter(|row| row.state == NodeState::Pending)
         .collect();
     html! {
-        h2 #causes { "Needs a person now" @if causes.len() > CAUSES { small { "the worst " (CAUSES) " of " (causes.len()) } } }
+        h2 #causes { "Needs a person now" @if more { small { "the worst " (CAUSES) " of " (text::count(all)) } } }
         @if causes.is_empty() && pending.is_empty() {
             p.none { "Nothing. When something changes on a node it stands here within a second, worst first." }
         } @else {
@@ -182,9 +145,9 @@ fn needs_a_person(causes: &[Cause], nodes: &[(NodeRow, String)], now: Timestamp)
                         a.act href={ "/nodes/" (row.id) } { "Look at it" }
                     }
                 }
-                @for cause in causes.iter().take(CAUSES) { (cause_line(cause, now)) }
+                @for cause in causes { (cause_line(cause, now)) }
             }
-            @if causes.len() > CAUSES { p.pages { a href="/violations" { "All open violations" } } }
+            @if more { p.pages { a href="/violations" { "All open violations" } } }
         }
     }
 }
@@ -434,7 +397,6 @@ pub(super) fn signed_and_read(node: &NodeFacts, now: Timestamp) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::sample;
 
     fn summary(counts: &[(&str, u64)]) -> Summary {
         let mut summary = Summary::default();
@@ -458,20 +420,6 @@ mod tests {
         assert_eq!(
             line(&[("pristine", 247), ("drifted", 3)]),
             "247 of 250 nodes are pristine."
-        );
-    }
-
-    #[test]
-    fn the_same_change_on_two_nodes_is_one_cause() {
-        let one = sample::violation();
-        let mut two = sample::violation();
-        two.node = "ff".repeat(16);
-        let mut other = sample::violation();
-        other.found = None;
-        let causes = causes(vec![one, two, other]);
-        assert_eq!(
-            causes.iter().map(|cause| cause.nodes).collect::<Vec<_>>(),
-            [2, 1]
         );
     }
 }

@@ -1,5 +1,6 @@
 //! What pages and API read alike.
 
+mod causes;
 mod nodes;
 mod violations;
 
@@ -11,11 +12,11 @@ use crate::access::Reach;
 use crate::state::AppState;
 use crate::store::{NodeRow, StoreError};
 
+pub use self::causes::{Cause, causes};
 pub use self::nodes::{NodeFacts, NodeView, all_nodes, image, node, nodes_after, nodes_by_id};
 pub(crate) use self::violations::touched_view;
 pub use self::violations::{
     HistoryStep, TouchedView, ViolationFilter, elsewhere, history, touched, violation, violations,
-    worst,
 };
 
 /// For queries that have the nodes as `n`: the first parameter is [`Reach::to_sql`].

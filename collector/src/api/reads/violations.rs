@@ -63,31 +63,6 @@ pub async fn violations(
         .collect::<Result<_, _>>()?)
 }
 
-/// The open violations within reach, worst first; not those of suspended nodes.
-///
-/// # Errors
-/// What the store refuses.
-pub async fn worst(
-    app: &AppState,
-    reach: &Reach,
-    limit: u32,
-) -> Result<Vec<ViolationView>, StoreError> {
-    let sql = format!(
-        "{} WHERE {WITHIN} AND v.resolved IS NULL AND coalesce(n.state, '') <> 'suspended' \
-         ORDER BY CASE v.severity WHEN 'critical' THEN 0 WHEN 'high' THEN 1 WHEN 'medium' THEN 2 ELSE 3 END, v.id DESC LIMIT ?2",
-        violation_store::SELECT
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(reach.to_sql())
-        .bind(limit)
-        .fetch_all(app.store.read_pool())
-        .await?;
-    Ok(rows
-        .iter()
-        .map(violation_store::view)
-        .collect::<Result<_, _>>()?)
-}
-
 /// One violation.
 ///
 /// # Errors
