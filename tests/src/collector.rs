@@ -120,7 +120,9 @@ impl Collector {
             serve
                 .arg("serve")
                 .arg("--config")
-                .arg(self.folder.join("collector.toml"));
+                .arg(self.folder.join("collector.toml"))
+                // As its unit runs it.
+                .env("MALLOC_ARENA_MAX", "2");
             let mut process =
                 Program::start("pristine-collector", &mut serve, Arc::clone(&self.journal));
             loop {
