@@ -118,7 +118,7 @@ pub(super) fn identity(settings: &AgentSettings) -> Result<(Held, Finding), Find
         Err(error) => Err(Finding::fail(
             NAME,
             chain(&error),
-            "a collector's administrator makes the token: `pristine node token`",
+            "`pristine token create --join` makes a token, and `pristine-agent enroll --token TOKEN` joins with it",
         )),
     }
 }
