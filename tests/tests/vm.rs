@@ -39,7 +39,7 @@ fn a_machine_joins_is_watched_rebooted_stopped_and_killed() {
     );
     let machine = disk.boot();
 
-    let node = becomes(&world, &machine, "pristine");
+    let node = becomes(&world, "pristine");
     assert_eq!(world.people.violations("all"), Vec::<Value>::new());
     is_kept_by_systemd(&machine);
     is_told_who(&world, &machine);
@@ -50,7 +50,7 @@ fn a_machine_joins_is_watched_rebooted_stopped_and_killed() {
         let now = world.people.node(NAME)?;
         (now["last_attested"].as_str() > node["last_attested"].as_str()).then_some(())
     });
-    let after = becomes(&world, &machine, "pristine");
+    let after = becomes(&world, "pristine");
     assert_eq!(after["id"], node["id"], "another identity after a reboot");
     assert_eq!(
         world.people.violations("all").len(),
@@ -64,22 +64,11 @@ fn a_machine_joins_is_watched_rebooted_stopped_and_killed() {
     world.check();
 }
 
-fn becomes(world: &World, machine: &Machine, status: &str) -> Value {
-    let mut last = Value::Null;
+fn becomes(world: &World, status: &str) -> Value {
     eventually(&format!("the machine is {status}"), SLOWLY, || {
-        last = world.people.node(NAME).unwrap_or_default();
-        if last["status"] != status && std::env::var_os("PRISTINE_TEST_CONSOLE").is_some() {
-            eprintln!(
-                "{last:#}\n{}",
-                machine
-                    .ssh("sudo journalctl -n 15 --no-pager -u 'pristine*'")
-                    .out
-            );
-            std::thread::sleep(Duration::from_secs(2));
-        }
-        (last["status"] == status).then_some(())
-    });
-    last
+        let node = world.people.node(NAME)?;
+        (node["status"] == status).then_some(node)
+    })
 }
 
 /// The unit's walls do not take sight away, and `check` finds nothing to mend.
@@ -105,6 +94,13 @@ fn is_kept_by_systemd(machine: &Machine) {
     ] {
         assert!(!journal.out.contains(wrong), "{wrong}:\n{}", journal.out);
     }
+    // Every wall of the network process stands, as far as this kernel has it: Linux 6.1 has an older Landlock.
+    machine
+        .ssh(
+            "sudo journalctl --no-pager -o verbose -u pristine-agent | grep PRISTINE_MISSING= \
+             | grep -v 'landlock: this kernel knows part of it'",
+        )
+        .exits(1);
 }
 
 /// A change in a login by an ordinary user with `sudo`: the alert names user, executable and session.
@@ -130,15 +126,15 @@ fn is_told_who(world: &World, machine: &Machine) {
         .ssh("sudo cp -a /run/sshd_config.kept /etc/ssh/sshd_config && sudo rm /run/sshd_config.kept")
         .exits(0);
     world.is_resolved(&opened, SLOWLY);
-    becomes(world, machine, "pristine");
+    becomes(world, "pristine");
 }
 
 /// `systemctl stop` is a goodbye.
 fn goes_and_comes(world: &World, machine: &Machine) {
     machine.ssh("sudo systemctl stop pristine-agent").exits(0);
-    becomes(world, machine, "stopped");
+    becomes(world, "stopped");
     machine.ssh("sudo systemctl start pristine-agent").exits(0);
-    becomes(world, machine, "pristine");
+    becomes(world, "pristine");
 }
 
 /// `kill -9` is a gap, and the agent is back within seconds.
@@ -166,5 +162,5 @@ fn is_restarted(world: &World, machine: &Machine) {
         all.into_iter().find(|violation| violation["kind"] == "gap")
     });
     eprintln!("gap: {gap:#}");
-    becomes(world, machine, "pristine");
+    becomes(world, "pristine");
 }
