@@ -177,22 +177,30 @@ fn no_logins() -> bool {
 }
 
 /// Stops this process now and then, so that events wait and whoever caused them is gone when they are read.
-struct Lag(Child);
+///
+/// It is asked to end and not killed: killed between its two signals it would leave this process stopped for good.
+struct Lag {
+    shell: Child,
+    wanted: tempfile::TempPath,
+}
 
 impl Lag {
     fn start() -> Self {
         let own = std::process::id();
+        let wanted = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let script = format!(
-            "while kill -STOP {own}; do sleep 0.3; kill -CONT {own} || exit; sleep 0.1; done"
+            "while [ -e {wanted} ] && kill -STOP {own}; do sleep 0.3; kill -CONT {own} || exit; sleep 0.1; done",
+            wanted = wanted.display()
         );
-        Self(Command::new("sh").args(["-c", &script]).spawn().unwrap())
+        let shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        Self { shell, wanted }
     }
 }
 
 impl Drop for Lag {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        fs::remove_file(&self.wanted).ok();
+        self.shell.wait().ok();
     }
 }
 
