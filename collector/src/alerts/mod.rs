@@ -7,6 +7,7 @@ mod alertmanager;
 mod attempt;
 mod change;
 mod channel;
+mod due;
 mod event;
 mod gather;
 mod listing;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::attempt::Outcome;
 use super::channel::Channel;
+use super::due::{Due, due, next_due};
 use super::{Alerting, alertmanager, gather, standing};
 use crate::clock;
 use crate::metrics::DeliveryLabel;
@@ -28,23 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 /// After three days of trying a delivery is given up on, and stays listed as such.
 const GIVE_UP_AFTER_SECS: i64 = 3 * 86_400;
-/// How long nothing is looked for when nothing is known to be due.
-const IDLE: Duration = Duration::from_secs(30);
 /// How often a channel that keeps alerts in memory is told again how all stands.
 const STANDING: Duration = Duration::from_secs(60);
 /// Alerts in one request of that.
 const AT_ONCE: usize = 500;
-
-struct Due {
-    id: String,
-    channel: usize,
-    body: Vec<u8>,
-    /// What it gathers, while it does.
-    gathers: bool,
-    change: Option<Digest>,
-    tried_from: Timestamp,
-    attempts: i64,
-}
 
 /// Delivers until told to stop. What is under way then is finished or tried again at the next start, under the same id.
 pub async fn run(store: Store, channels: Channels, mut shutdown: watch::Receiver<bool>) {
@@ -150,7 +138,7 @@ impl Sender {
                 continue;
             }
             let key = &self.channels.alerting.channels()[index].key;
-            let due = due(&self.store, index, key, now).await?;
+            let due = due(&self.store, index, key, now, PER_CHANNEL * 2).await?;
             let fresh: Vec<Due> = due
                 .into_iter()
                 .filter(|row| !self.under_way.contains(&(index, row.id.clone())))
@@ -206,58 +194,6 @@ async fn standing_to(store: &Store, alerting: &Alerting, channel: &Channel) -> R
         }
     }
     Ok(())
-}
-
-/// What may be sent to a channel now. A step waits for the steps of its violation before it, and a gathered message for those of its
-/// change, so that they arrive in order.
-async fn due(
-    store: &Store,
-    index: usize,
-    key: &str,
-    now: Timestamp,
-) -> Result<Vec<Due>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.id, o.body, coalesce(o.tried_from, o.created) AS tried_from, o.attempts, o.change, o.closed \
-         FROM outbox o LEFT JOIN violation_steps s ON s.id = o.id \
-         WHERE o.delivered IS NULL AND o.given_up IS NULL AND o.next_attempt <= ?1 AND o.channel = ?2 \
-         AND NOT EXISTS (SELECT 1 FROM violation_steps b JOIN outbox p ON p.id = b.id AND p.channel = o.channel \
-           WHERE b.violation = s.violation AND b.seq < s.seq AND p.delivered IS NULL AND p.given_up IS NULL) \
-         AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.channel = o.channel AND p.change = o.change AND p.id < o.id \
-           AND p.delivered IS NULL AND p.given_up IS NULL) \
-         ORDER BY o.next_attempt, s.seq LIMIT ?3",
-    )
-    .bind(now.as_micros())
-    .bind(key)
-    .bind(i64::try_from(PER_CHANNEL * 2).unwrap_or(i64::MAX))
-    .fetch_all(store.read_pool())
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let change = crate::store::nodes::digest(row, "change")?;
-            let closed: Option<i64> = row.try_get("closed")?;
-            Ok(Due {
-                id: row.try_get("id")?,
-                channel: index,
-                body: row.try_get("body")?,
-                gathers: change.is_some() && closed.is_none(),
-                change,
-                tried_from: Timestamp::from_micros(row.try_get("tried_from")?),
-                attempts: row.try_get("attempts")?,
-            })
-        })
-        .collect()
-}
-
-async fn next_due(store: &Store, now: Timestamp) -> Result<Duration, StoreError> {
-    let next: Option<i64> =
-        sqlx::query_scalar("SELECT min(next_attempt) FROM outbox WHERE delivered IS NULL AND given_up IS NULL AND next_attempt > ?")
-            .bind(now.as_micros())
-            .fetch_one(store.read_pool())
-            .await?;
-    let wait = next
-        .and_then(|next| u64::try_from(next - now.as_micros()).ok())
-        .map_or(IDLE, Duration::from_micros);
-    Ok(wait.clamp(Duration::from_millis(5), IDLE))
 }
 
 /// One message on its way to one channel.
