@@ -25,8 +25,8 @@ use crate::actor::{ExeDigests, Users};
 use crate::scan::{Filesystem, Root, handle_key};
 use crate::sys;
 
-/// Directories whose paths are remembered: more than most systems have in use, about 20 MiB.
-const CACHE_LIMIT: usize = 100_000;
+/// Directories whose paths are remembered: more than a storm is busy in at once, about 3 MiB. Looking one up again takes 4 µs.
+const CACHE_LIMIT: usize = 16_384;
 /// How far up a path longer than the kernel tells is followed, in levels.
 const CLIMB_LIMIT: usize = 65_536;
 
