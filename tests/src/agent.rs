@@ -135,6 +135,8 @@ impl Agent {
         run.args(arguments).arg("run").arg("--config");
         run.arg(self.config())
             .env("NO_COLOR", "1")
+            // As its unit runs it.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null());
         run.envs(self.environment.clone());
         run.envs(environment.iter().copied());
