@@ -58,6 +58,11 @@ impl ProblemResponse {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
+    /// 409: what is asked for does not fit how things stand now.
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
     /// 413.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)

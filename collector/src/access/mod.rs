@@ -92,12 +92,10 @@ impl From<AccessError> for ProblemResponse {
             AccessError::Name | AccessError::Groups | AccessError::Token => {
                 Self::malformed(error.to_string())
             }
-            AccessError::Exists(_) => Self::new(StatusCode::CONFLICT, "exists", error.to_string()),
-            AccessError::LastAdministrator => Self::new(
-                StatusCode::CONFLICT,
-                "last-administrator",
-                error.to_string(),
-            ),
+            AccessError::Exists(_) => Self::conflict("exists", error.to_string()),
+            AccessError::LastAdministrator => {
+                Self::conflict("last-administrator", error.to_string())
+            }
             AccessError::Beyond => Self::new(StatusCode::FORBIDDEN, "beyond", error.to_string()),
             AccessError::Unknown(_) | AccessError::NoToken => Self::not_found(error.to_string()),
             AccessError::Password(password::PasswordError::Hash) | AccessError::Random(_) => {

@@ -266,11 +266,7 @@ async fn free_name(
                 "the name {name:?} is node {}'s, which is neither lost nor stopped nor in `replaces`",
                 holder.id
             );
-            return Ok(Err(ProblemResponse::new(
-                StatusCode::CONFLICT,
-                "name-taken",
-                detail,
-            )));
+            return Ok(Err(ProblemResponse::conflict("name-taken", detail)));
         }
     }
     Ok(Ok(holders))

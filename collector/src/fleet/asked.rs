@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use attestation::time::Timestamp;
 use attestation::wire::{Request, RequestKind};
-use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -78,11 +77,7 @@ pub async fn rescan(state: &AppState, who: &Person, id: &str) -> Result<Waiting,
                         "a node that is {} is not asked for anything",
                         node.state.as_str()
                     );
-                    return Ok(Err(ProblemResponse::new(
-                        StatusCode::CONFLICT,
-                        "not-active",
-                        detail,
-                    )));
+                    return Ok(Err(ProblemResponse::conflict("not-active", detail)));
                 }
                 sqlx::query("INSERT INTO asked (id, node, kind, at, by_user) VALUES (?, ?, 'rescan', ?, ?) ON CONFLICT DO NOTHING")
                     .bind(uuid::Uuid::now_v7().to_string())

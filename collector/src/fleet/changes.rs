@@ -212,11 +212,7 @@ impl Desk {
             Ok(to) => to,
             Err(why) => {
                 let detail = format!("{:?} is {}: {why}", node.name, was.as_str());
-                return Ok(Err(ProblemResponse::new(
-                    StatusCode::CONFLICT,
-                    "state",
-                    detail,
-                )));
+                return Ok(Err(ProblemResponse::conflict("state", detail)));
             }
         };
         if decision == Decision::Approve {
@@ -320,8 +316,7 @@ pub(crate) async fn holders(tx: &mut Writing, name: &str) -> Result<Vec<NodeRow>
 }
 
 fn taken(name: &str) -> ProblemResponse {
-    ProblemResponse::new(
-        StatusCode::CONFLICT,
+    ProblemResponse::conflict(
         "name-taken",
         format!("another node is named {name:?}: rename or decommission that one first"),
     )

@@ -63,8 +63,7 @@ pub async fn publish(
             published.manifest_needed = !complete;
             Ok(published)
         }
-        Stored::Epoch(highest) => Err(ProblemResponse::new(
-            StatusCode::CONFLICT,
+        Stored::Epoch(highest) => Err(ProblemResponse::conflict(
             "epoch",
             format!(
                 "{} has epoch {highest} already; {} is below it",

@@ -2,7 +2,6 @@
 
 use attestation::digest::Digest;
 use attestation::time::Timestamp;
-use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::Row as _;
@@ -75,8 +74,7 @@ async fn job(
         return Ok(Err(ProblemResponse::not_found("no image has this digest")));
     };
     if let Some(at) = time(&row, "revoked")? {
-        return Ok(Err(ProblemResponse::new(
-            StatusCode::CONFLICT,
+        return Ok(Err(ProblemResponse::conflict(
             "revoked",
             format!("that image was revoked at {at}"),
         )));

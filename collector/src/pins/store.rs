@@ -258,8 +258,7 @@ pub async fn mark_reviewed(
                     Err(refused) => return Ok(Err(refused)),
                 };
                 if pins.is_some() && pins != node.pins {
-                    return Ok(Err(ProblemResponse::new(
-                        http::StatusCode::CONFLICT,
+                    return Ok(Err(ProblemResponse::conflict(
                         "changed",
                         "the pinned lines have changed since they were shown: look at them again",
                     )));

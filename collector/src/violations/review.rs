@@ -2,7 +2,6 @@
 //! person can end while it lasts.
 
 use attestation::time::Timestamp;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
@@ -177,17 +176,17 @@ impl Desk {
         };
         if let Some(at) = violation.resolved {
             let detail = format!("this violation ended at {at}");
-            return Ok(Err(conflict("resolved", detail)));
+            return Ok(Err(ProblemResponse::conflict("resolved", detail)));
         }
         let node = tx.node(&violation.node).await?;
         let violation = match self.decision {
             Decision::Acknowledge => self.acknowledged(violation),
             Decision::Accept => {
                 if let Some(why) = pins::refused(&violation, node.as_ref()) {
-                    return Ok(Err(conflict("not-a-pin", why)));
+                    return Ok(Err(ProblemResponse::conflict("not-a-pin", why)));
                 }
                 if !pins::keep(tx, &violation, &self.person.user, &self.reason, self.at).await? {
-                    return Ok(Err(conflict(
+                    return Ok(Err(ProblemResponse::conflict(
                         "many",
                         "the node has not confirmed what was accepted before: wait until it has",
                     )));
@@ -196,7 +195,7 @@ impl Desk {
             }
             Decision::Resolve(judged) => {
                 if let Some(why) = lasting(violation.kind, node.as_ref()) {
-                    return Ok(Err(conflict("lasts", why)));
+                    return Ok(Err(ProblemResponse::conflict("lasts", why)));
                 }
                 self.settle(tx, &violation, node).await?;
                 let (how, told) = judged.ends(&self.person.user, &self.reason);
@@ -273,10 +272,6 @@ impl Desk {
         }));
         Ok(())
     }
-}
-
-fn conflict(code: &'static str, detail: impl Into<String>) -> ProblemResponse {
-    ProblemResponse::new(StatusCode::CONFLICT, code, detail)
 }
 
 #[cfg(test)]
