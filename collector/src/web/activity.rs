@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{address, shell, text};
+use super::{address, paging, shell, text};
 use crate::access::Person;
 use crate::activity::{self, Order, Record};
 use crate::api::activity::Query;
@@ -58,6 +58,14 @@ pub(super) async fn page(
     let listed = Listed::of(items, PAGE, |item: &Record| item.id.clone());
     let now = clock::now();
     let filtered = here("/activity", &query, &[]) != "/activity";
+    let newest = query
+        .cursor
+        .as_ref()
+        .map(|_later| here("/activity", &query, &[]));
+    let older = listed
+        .next
+        .as_deref()
+        .map(|next| here("/activity", &query, &[("cursor", next)]));
     let body = html! {
         h1 { (first_line(&listed, filtered)) }
         p.lead {
@@ -68,12 +76,7 @@ pub(super) async fn page(
         (form(&query, filtered))
         @if listed.items.is_empty() { (empty(filtered)) } @else {
             (table(&listed.items, now))
-            @if listed.next.is_some() || query.cursor.is_some() {
-                p.pages {
-                    @if query.cursor.is_some() { a href=(here("/activity", &query, &[])) { "Newest" } }
-                    @if let Some(next) = &listed.next { a href=(here("/activity", &query, &[("cursor", next.as_str())])) rel="next" { "Older" } }
-                }
-            }
+            (paging::older(newest.as_deref(), older.as_deref()))
         }
     };
     Ok(shell::page(&person, "/activity", "Activity", &body))

@@ -2,12 +2,12 @@
 
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Filled;
 use super::{address, shell, state, text};
 use crate::access::Person;
 use crate::access::roles::Right;
@@ -267,9 +267,8 @@ pub(super) async fn retry(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Which>, FormRejection>,
+    Filled(which): Filled<Which>,
 ) -> Result<Redirect, ProblemResponse> {
-    let Form(which) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
     crate::api::alerts::again(&people, &id, Some(&which.channel), &person).await?;
     Ok(Redirect::to("/alerts"))
 }

@@ -2,15 +2,16 @@
 
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::changes::{author, bar, decided, mark, named, of, rule};
-use super::{address, node, shell, state, text};
-use crate::access::{Person, Right};
+use super::changes::{asked, author, bar, mark, named, of, rule};
+use super::decision::Said;
+use super::form::Filled;
+use super::{address, node, paging, shell, state, text};
+use crate::access::Person;
 use crate::api::changes::found;
 use crate::api::{Asked, Named};
 use crate::approvals::{Approvals, Ending};
@@ -138,13 +139,12 @@ fn what(change: &ChangeView) -> Markup {
 }
 
 fn who(change: &ChangeView, now: Timestamp) -> Markup {
-    html! {
-        dl.facts {
-            dt { "Asked for by" } dd { (text::plain(&change.requested_by)) ", " (text::age(change.requested, now)) @if !change.reason.is_empty() { span.note { (text::plain(&change.reason)) } } }
-            dt { (match change.phase { Phase::Refused => "Refused by", Phase::Withdrawn => "Withdrawn by", _ => "Approved by" }) }
-            dd { (decided(change, now)) @if let Some(said) = change.decision.as_ref().filter(|said| !said.is_empty()) { span.note { (text::plain(said)) } } }
-        }
-    }
+    let word = match change.phase {
+        Phase::Refused => "Refused by",
+        Phase::Withdrawn => "Withdrawn by",
+        _ => "Approved by",
+    };
+    html! { dl.facts { (asked(change).facts(&change.reason, word, now)) } }
 }
 
 /// What this person may say of a change that waits.
@@ -152,28 +152,12 @@ fn answer(change: &ChangeView, person: &Person, approvals: Approvals) -> Markup 
     if !change.waits() {
         return Markup::default();
     }
-    let at = |what: &str| format!("/changes/{}/{what}", change.id);
-    html! {
-        h2 #answer { "What now" }
-        @if change.requested_by == person.user {
-            p { "You asked for this: another person approves or refuses it." }
-            (form(&at("withdraw"), None, "Withdraw"))
-        } @else if person.may(Right::Approve) {
-            (form(&at("approve"), Some(&at("refuse")), "Approve"))
-            p.note { "Approving makes it hold at once: the nodes of the group hear of it with their next contact. Your name and the reason are kept in the activity log." }
-        } @else { p.soft { "An approver decides. " (rule(approvals)) } }
-    }
-}
-
-/// A reason, and what to do with it.
-pub(super) fn form(to: &str, refuse: Option<&str>, word: &str) -> Markup {
-    html! {
-        form.review method="post" action=(to) {
-            label { "Reason" input name="reason" required maxlength="1000" autocomplete="off" placeholder="what was looked at, a ticket"; }
-            button.act.first type="submit" { (word) }
-            @if let Some(refuse) = refuse { button.act type="submit" formaction=(refuse) { "Refuse" } }
-        }
-    }
+    asked(change).answer(
+        &format!("/changes/{}", change.id),
+        person,
+        "Approving makes it hold at once: the nodes of the group hear of it with their next contact.",
+        Some(rule(approvals)),
+    )
 }
 
 /// One page of a change's nodes.
@@ -212,13 +196,7 @@ fn nodes(pages: &Pages, id: &str, word: &str, now: Timestamp) -> Markup {
                 thead { tr { th scope="col" { "Name" } th scope="col" { "Stands" } th scope="col" { "Attests" } th scope="col" { "Since" } th scope="col" { "Last attested" } } }
                 tbody { @for node in &pages.items { (stands(node, now)) } }
             }
-            @if pages.page > 1 || pages.more {
-                p.pages {
-                    @if pages.page > 1 { a href=(to(pages.page - 1)) rel="prev" { "Before" } }
-                    span { "Page " (pages.page) }
-                    @if pages.more { a href=(to(pages.page + 1)) rel="next" { "Next" } }
-                }
-            }
+            (paging::numbered(pages.page, pages.more, to))
         }
     }
 }
@@ -241,26 +219,14 @@ fn stands(node: &NodeStand, now: Timestamp) -> Markup {
     }
 }
 
-/// What a form about a change or an exception says.
-#[derive(Deserialize)]
-pub(super) struct Said {
-    pub(super) reason: String,
-}
-
-/// What was filled in.
-pub(super) fn said(form: Result<Form<Said>, FormRejection>) -> Result<String, ProblemResponse> {
-    form.map(|Form(said)| said.reason)
-        .map_err(|_| ProblemResponse::malformed("the form is not filled in"))
-}
-
 /// `POST /changes/{id}/approve`.
 pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    assignments::approve(&people.app, &id, Some(&said(form)?), &person).await?;
+    assignments::approve(&people.app, &id, Some(&said.reason), &person).await?;
     Ok(Redirect::to(&format!("/changes/{id}")))
 }
 
@@ -269,9 +235,9 @@ pub(super) async fn refuse(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    assignments::end(&people.app, &id, Ending::Refuse, &said(form)?, &person).await?;
+    assignments::end(&people.app, &id, Ending::Refuse, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/changes/{id}")))
 }
 
@@ -280,9 +246,9 @@ pub(super) async fn withdraw(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    assignments::end(&people.app, &id, Ending::Withdraw, &said(form)?, &person).await?;
+    assignments::end(&people.app, &id, Ending::Withdraw, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/changes/{id}")))
 }
 

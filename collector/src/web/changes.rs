@@ -6,7 +6,8 @@ use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{address, node, shell, state, text};
+use super::decision::Request;
+use super::{address, node, paging, shell, state, text};
 use crate::access::Person;
 use crate::api::{Asked, Listed};
 use crate::approvals::Approvals;
@@ -38,23 +39,25 @@ pub(super) async fn page(
     let now = clock::now();
     let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
     let (group, after) = (some(&filter.group), some(&filter.after));
-    let asked = ChangeFilter {
+    let of_group = ChangeFilter {
         group: group.as_deref(),
         ..ChangeFilter::default()
     };
     let waits = ChangeFilter {
         waiting: Some(true),
-        ..asked
+        ..of_group
     };
     let waiting = changes::list(&people.app, &person.reach, waits, WAITING, now).await?;
     let rest = ChangeFilter {
         waiting: Some(false),
         before: after.as_deref(),
-        ..asked
+        ..of_group
     };
     let items = changes::list(&people.app, &person.reach, rest, ROWS + 1, now).await?;
     let listed = Listed::of(items, ROWS, |change| change.id.clone());
     let here = |after: &str| address("/changes", &[("group", &filter.group), ("after", after)]);
+    let newest = (!filter.after.is_empty()).then(|| here(""));
+    let older = listed.next.as_deref().map(here);
     let body = html! {
         h1 { (first_line(&waiting, &listed.items)) }
         p.lead { (rule(people.app.settings.approvals)) }
@@ -67,12 +70,7 @@ pub(super) async fn page(
         @if !listed.items.is_empty() {
             h2 #history { "Deployments" }
             (table(&listed.items, now))
-            @if listed.next.is_some() || !filter.after.is_empty() {
-                p.pages {
-                    @if !filter.after.is_empty() { a href=(here("")) { "Newest" } }
-                    @if let Some(next) = &listed.next { a href=(here(next)) rel="next" { "Older" } }
-                }
-            }
+            (paging::older(newest.as_deref(), older.as_deref()))
         }
     };
     let live = shell::live(
@@ -196,7 +194,7 @@ fn row(change: &ChangeView, now: Timestamp) -> Markup {
             td data-label="Commit" { div.cell { (node::provenance(&change.image.commit, &change.image.repository)) } }
             td data-label="Author" { div.cell { (author(change)) } }
             td data-label="Asked for by" { div.cell { (text::plain(&change.requested_by)) span.sub { (text::age(change.requested, now)) } } }
-            td data-label="Approved by" { div.cell { (decided(change, now)) } }
+            td data-label="Approved by" { div.cell { (asked(change).decided(now)) } }
             td data-label="Nodes" { div.cell { @match &change.progress { Some(progress) => (bar(progress)), None => span.none { "none" } } } }
         }
     }
@@ -206,17 +204,16 @@ pub(super) fn author(change: &ChangeView) -> Markup {
     html! { @if change.image.author.is_empty() { span.none { "not known" } } @else { (text::plain(&change.image.author)) } }
 }
 
-pub(super) fn decided(change: &ChangeView, now: Timestamp) -> Markup {
-    html! {
-        @match (&change.decided_by, change.decided) {
-            (Some(by), Some(at)) => {
-                (text::plain(by))
-                @if change.is_self_approved() { " " (state::tag("same person", "warn")) }
-                @if matches!(change.phase, Phase::Refused | Phase::Withdrawn) { " " (state::tag(change.phase.as_str(), "bad")) }
-                span.sub { (text::age(at, now)) }
-            }
-            _ => span.none { "nobody yet" },
-        }
+/// Who asked for a change, and who decided.
+pub(super) fn asked(change: &ChangeView) -> Request<'_> {
+    let ended = matches!(change.phase, Phase::Refused | Phase::Withdrawn);
+    Request {
+        by: &change.requested_by,
+        at: change.requested,
+        decided: change.decided_by.as_deref().zip(change.decided),
+        said: change.decision.as_deref(),
+        same_person: change.is_self_approved(),
+        ended: ended.then(|| change.phase.as_str()),
     }
 }
 

@@ -2,16 +2,16 @@
 
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::change::{Said, form, said};
+use super::decision::{Request, Said, form};
+use super::form::Filled;
 use super::value;
 use super::violation::side_by_side;
-use super::{address, shell, state, text};
+use super::{address, paging, shell, state, text};
 use crate::access::{Person, Right};
 use crate::api::exceptions::{For, found};
 use crate::api::{Asked, Listed, Named};
@@ -56,18 +56,15 @@ pub(super) async fn page(
     let items = exceptions::list(&people.app, &person.reach, asked, ROWS + 1, now).await?;
     let listed = Listed::of(items, ROWS, |item| item.id.clone());
     let here = |after: &str| address("/exceptions", &[("state", &filter.state), ("after", after)]);
+    let newest = (!filter.after.is_empty()).then(|| here(""));
+    let older = listed.next.as_deref().map(here);
     let body = html! {
         h1 { (first_line(&filter, &listed)) }
         p.lead { "An exception accepts the exact line that was found, until its end. The verdict stays what it is; another line at the path is a violation again." }
         (filters(&filter))
         @if listed.items.is_empty() { (empty(&filter)) } @else {
             (table(&listed.items, now))
-            @if listed.next.is_some() || !filter.after.is_empty() {
-                p.pages {
-                    @if !filter.after.is_empty() { a href=(here("")) { "Newest" } }
-                    @if let Some(next) = &listed.next { a href=(here(next)) rel="next" { "Older" } }
-                }
-            }
+            (paging::older(newest.as_deref(), older.as_deref()))
         }
     };
     let live = shell::live("exceptions", &here(&filter.after), &["violation"], &body);
@@ -149,7 +146,7 @@ fn table(all: &[ExceptionView], now: Timestamp) -> Markup {
                     td data-label="Reason" { div.cell { (text::plain(&one.reason)) @if !one.ticket.is_empty() { span.sub { (text::plain(&one.ticket)) } } } }
                     td data-label="Owner" { div.cell { (text::plain(&one.owner)) } }
                     td data-label="Asked for by" { div.cell { (text::plain(&one.requested_by)) span.sub { (text::age(one.requested, now)) } } }
-                    td data-label="Approved by" { div.cell { (decided(one, now)) } }
+                    td data-label="Approved by" { div.cell { (asked(one).decided(now)) } }
                     td data-label="Ends" { div.cell { (text::moment(one.ends)) } }
                     td.num data-label="Nodes" { div.cell { (text::count(one.nodes)) } }
                 }
@@ -158,17 +155,17 @@ fn table(all: &[ExceptionView], now: Timestamp) -> Markup {
     }
 }
 
-fn decided(one: &ExceptionView, now: Timestamp) -> Markup {
-    html! {
-        @match (&one.decided_by, one.decided) {
-            (Some(by), Some(at)) => {
-                (text::plain(by))
-                @if *by == one.requested_by && !matches!(one.state, Stands::Withdrawn) { " " (state::tag("same person", "warn")) }
-                @if matches!(one.state, Stands::Refused | Stands::Withdrawn) { " " (state::tag(one.state.as_str(), "bad")) }
-                span.sub { (text::age(at, now)) }
-            }
-            _ => span.none { "nobody yet" },
-        }
+/// Who asked for one, and who decided.
+fn asked(one: &ExceptionView) -> Request<'_> {
+    let ended = matches!(one.state, Stands::Refused | Stands::Withdrawn);
+    let own = one.decided_by.as_ref() == Some(&one.requested_by);
+    Request {
+        by: &one.requested_by,
+        at: one.requested,
+        decided: one.decided_by.as_deref().zip(one.decided),
+        said: one.decision.as_deref(),
+        same_person: own && one.state != Stands::Withdrawn,
+        ended: ended.then(|| one.state.as_str()),
     }
 }
 
@@ -243,8 +240,7 @@ fn why(one: &ExceptionView) -> Markup {
 fn who(one: &ExceptionView, now: Timestamp) -> Markup {
     html! {
         dl.facts {
-            dt { "Asked for by" } dd { (text::plain(&one.requested_by)) ", " (text::age(one.requested, now)) }
-            dt { "Approved by" } dd { (decided(one, now)) @if let Some(said) = one.decision.as_ref().filter(|said| !said.is_empty()) { span.note { (text::plain(said)) } } }
+            (asked(one).facts("", "Approved by", now))
             @if let (Some(by), Some(at)) = (&one.revoked_by, one.revoked) {
                 dt { "Revoked by" } dd { (text::plain(by)) ", " (text::age(at, now)) @if let Some(said) = &one.revoke_reason { span.note { (text::plain(said)) } } }
             }
@@ -254,20 +250,13 @@ fn who(one: &ExceptionView, now: Timestamp) -> Markup {
 
 /// What this person may say of it.
 fn answer(one: &ExceptionView, person: &Person) -> Markup {
-    let at = |what: &str| format!("/exceptions/{}/{what}", one.id);
+    let page = format!("/exceptions/{}", one.id);
     html! {
         @if one.waits {
-            h2 #answer { "What now" }
-            @if one.requested_by == person.user {
-                p { "You asked for this: another person approves or refuses it." }
-                (form(&at("withdraw"), None, "Withdraw"))
-            } @else if person.may(Right::Approve) {
-                (form(&at("approve"), Some(&at("refuse")), "Approve"))
-                p.note { "Approving ends the violations that it is about, until its end. Your name and the reason are kept in the activity log." }
-            } @else { p.soft { "An approver decides." } }
+            (asked(one).answer(&page, person, "Approving ends the violations that it is about, until its end.", None))
         } @else if one.state == Stands::Approved && person.may(Right::Approve) {
             h2 #answer { "What now" }
-            (form(&at("revoke"), None, "Revoke"))
+            (form(&format!("{page}/revoke"), None, "Revoke"))
             p.note { "Revoking makes the difference a violation again with each node’s next statement." }
         }
     }
@@ -340,9 +329,8 @@ pub(super) async fn request(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Asking>, FormRejection>,
+    Filled(asking): Filled<Asking>,
 ) -> Result<Redirect, ProblemResponse> {
-    let Form(asking) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
     let wanted = Wanted {
         about: About::Violation {
             id,
@@ -365,9 +353,9 @@ pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    exceptions::approve(&people.app, &id, Some(&said(form)?), &person).await?;
+    exceptions::approve(&people.app, &id, Some(&said.reason), &person).await?;
     Ok(Redirect::to(&format!("/exceptions/{id}")))
 }
 
@@ -376,9 +364,9 @@ pub(super) async fn refuse(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    exceptions::end(&people.app, &id, Ending::Refuse, &said(form)?, &person).await?;
+    exceptions::end(&people.app, &id, Ending::Refuse, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/exceptions/{id}")))
 }
 
@@ -387,9 +375,9 @@ pub(super) async fn withdraw(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    exceptions::end(&people.app, &id, Ending::Withdraw, &said(form)?, &person).await?;
+    exceptions::end(&people.app, &id, Ending::Withdraw, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/exceptions/{id}")))
 }
 
@@ -398,8 +386,8 @@ pub(super) async fn revoke(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    exceptions::revoke(&people.app, &id, &said(form)?, &person).await?;
+    exceptions::revoke(&people.app, &id, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/exceptions/{id}")))
 }

@@ -3,15 +3,15 @@
 use attestation::digest::Digest;
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::change::{Said, form, said};
-use super::changes::mark;
-use super::{address, node, shell, state, text, value};
+use super::changes::{asked, bar, mark};
+use super::decision::{Said, form};
+use super::form::Filled;
+use super::{address, node, paging, shell, state, text, value};
 use crate::access::{Person, Right};
 use crate::api::images::{self as api, Changed, ImageEntry};
 use crate::api::{Asked, Named};
@@ -104,9 +104,9 @@ fn runs(deployments: &[ChangeView], now: Timestamp) -> Markup {
                         td data-label="State" { div.cell { a href={ "/changes/" (change.id) } { (mark(change.phase)) } } }
                         td data-label="Group" { div.cell { (text::plain(&change.group)) } }
                         td data-label="Asked for by" { div.cell { (text::plain(&change.requested_by)) } }
-                        td data-label="Approved by" { div.cell { (super::changes::decided(change, now)) } }
+                        td data-label="Approved by" { div.cell { (asked(change).decided(now)) } }
                         td data-label="When" { div.cell { (text::age(change.decided.unwrap_or(change.requested), now)) } }
-                        td data-label="Nodes" { div.cell { @match &change.progress { Some(progress) => (super::changes::bar(progress)), None => span.none { "none" } } } }
+                        td data-label="Nodes" { div.cell { @match &change.progress { Some(progress) => (bar(progress)), None => span.none { "none" } } } }
                     }
                 } }
             }
@@ -164,9 +164,8 @@ pub(super) async fn assign_to(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(sha256): Named<Digest>,
-    form: Result<Form<Assigning>, FormRejection>,
+    Filled(asking): Filled<Assigning>,
 ) -> Result<Redirect, ProblemResponse> {
-    let Form(asking) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
     let wanted = Wanted {
         group: asking.group.trim().to_owned(),
         image: sha256,
@@ -182,9 +181,9 @@ pub(super) async fn revoke(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(sha256): Named<Digest>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    images::revoke(&people.app, sha256, &said(form)?, &person).await?;
+    images::revoke(&people.app, sha256, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/images/{sha256}")))
 }
 
@@ -200,15 +199,15 @@ pub(super) async fn differences(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(sha256): Named<Digest>,
-    Asked(asked): Asked<Between>,
+    Asked(between): Asked<Between>,
 ) -> Result<Markup, ProblemResponse> {
     let (from, to) = (
-        api::found(&people, &asked.from).await?,
+        api::found(&people, &between.from).await?,
         api::found(&people, &sha256).await?,
     );
-    let page = asked.page.unwrap_or(1).clamp(1, 100_000);
+    let page = between.page.unwrap_or(1).clamp(1, 100_000);
     let offset = (page - 1) * u64::from(ROWS);
-    let (changed, more) = api::between(&people, &asked.from, &sha256, offset, ROWS).await?;
+    let (changed, more) = api::between(&people, &between.from, &sha256, offset, ROWS).await?;
     let count = u64::try_from(changed.len()).unwrap_or(0);
     let link = |page: u64| {
         address(
@@ -227,13 +226,7 @@ pub(super) async fn differences(
             dt { "To commit" } dd { (node::provenance(&to.source.commit, &to.source.repository)) }
         }
         @if !changed.is_empty() { h2 { "Entries" } (table(&changed)) }
-        @if page > 1 || more {
-            p.pages {
-                @if page > 1 { a href=(link(page - 1)) rel="prev" { "Before" } }
-                span { "Page " (page) }
-                @if more { a href=(link(page + 1)) rel="next" { "Next" } }
-            }
-        }
+        (paging::numbered(page, more, link))
     };
     let title = format!("{} {} since {}", to.name, to.version, from.version);
     Ok(shell::page(&person, "/images", &title, &body))

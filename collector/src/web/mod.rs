@@ -8,7 +8,9 @@ mod bands;
 pub mod capability;
 mod change;
 mod changes;
+mod decision;
 mod exceptions;
+mod form;
 mod image;
 mod images;
 mod logins;
@@ -16,6 +18,7 @@ mod node;
 mod node_decisions;
 mod nodes;
 mod overview;
+mod paging;
 mod pins;
 mod review;
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! What a person may decide about a node, as forms that work without script: each says what will happen, and asks for the reason.
 
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Filled;
 use super::text;
 use crate::access::{Person, Right};
 use crate::api::Named;
@@ -89,17 +89,11 @@ async fn decide(
     people: People,
     person: Person,
     id: String,
-    form: Result<Form<Said>, FormRejection>,
+    said: Said,
     decision: Decision,
 ) -> Result<Redirect, ProblemResponse> {
-    let said = filled(form)?;
     fleet::decide(&people.app, &person, &id, decision, &said.reason).await?;
     Ok(back(&id))
-}
-
-fn filled<T>(form: Result<Form<T>, FormRejection>) -> Result<T, ProblemResponse> {
-    form.map(|Form(filled)| filled)
-        .map_err(|_| ProblemResponse::malformed("the form is not filled in"))
 }
 
 fn back(id: &str) -> Redirect {
@@ -111,9 +105,9 @@ pub(super) async fn approve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    decide(people, person, id, form, Decision::Approve).await
+    decide(people, person, id, said, Decision::Approve).await
 }
 
 /// `POST /nodes/{id}/suspend`.
@@ -121,9 +115,9 @@ pub(super) async fn suspend(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    decide(people, person, id, form, Decision::Suspend).await
+    decide(people, person, id, said, Decision::Suspend).await
 }
 
 /// `POST /nodes/{id}/resume`.
@@ -131,9 +125,9 @@ pub(super) async fn resume(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    decide(people, person, id, form, Decision::Resume).await
+    decide(people, person, id, said, Decision::Resume).await
 }
 
 /// `POST /nodes/{id}/ban`.
@@ -141,9 +135,9 @@ pub(super) async fn ban(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    decide(people, person, id, form, Decision::Ban).await
+    decide(people, person, id, said, Decision::Ban).await
 }
 
 /// `POST /nodes/{id}/decommission`.
@@ -151,9 +145,9 @@ pub(super) async fn decommission(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    decide(people, person, id, form, Decision::Decommission).await
+    decide(people, person, id, said, Decision::Decommission).await
 }
 
 /// `POST /nodes/{id}/rename`.
@@ -161,9 +155,9 @@ pub(super) async fn rename(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Called>, FormRejection>,
+    Filled(called): Filled<Called>,
 ) -> Result<Redirect, ProblemResponse> {
-    fleet::rename(&people.app, &person, &id, &filled(form)?.name).await?;
+    fleet::rename(&people.app, &person, &id, &called.name).await?;
     Ok(back(&id))
 }
 
@@ -172,9 +166,9 @@ pub(super) async fn group(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Moved>, FormRejection>,
+    Filled(moved): Filled<Moved>,
 ) -> Result<Redirect, ProblemResponse> {
-    fleet::move_to_group(&people.app, &person, &id, &filled(form)?.group).await?;
+    fleet::move_to_group(&people.app, &person, &id, &moved.group).await?;
     Ok(back(&id))
 }
 

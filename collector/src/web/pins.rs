@@ -4,12 +4,12 @@ use attestation::digest::Digest;
 use attestation::scope::Expect;
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Filled;
 use super::{address, shell, state, text, value};
 use crate::access::Person;
 use crate::access::roles::{Right, Role};
@@ -179,9 +179,8 @@ pub(super) async fn review_all(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    let Form(said) = form.map_err(|_| ProblemResponse::malformed("the form is not filled in"))?;
     pins::mark_reviewed(&people.app, &id, None, Some(said.pins), &person).await?;
     Ok(Redirect::to(&format!("/nodes/{id}/pins")))
 }

@@ -1,12 +1,12 @@
 //! What a person may say of a violation, as a form that works without script.
 
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Redirect;
 use maud::{Markup, html};
-use serde::Deserialize;
 
+use super::decision::Said;
+use super::form::Filled;
 use super::text;
 use super::violation::capital;
 use crate::access::Person;
@@ -19,11 +19,6 @@ use crate::store::NodeRow;
 use crate::violations::review::{self, Judged};
 use crate::violations::view::ViolationView;
 use attestation::time::Timestamp;
-
-#[derive(Deserialize)]
-pub(super) struct Said {
-    reason: String,
-}
 
 /// What was said, and what may be: nothing more once it is resolved.
 pub(super) fn section(
@@ -64,19 +59,14 @@ pub(super) fn section(
     }
 }
 
-fn reason(form: Result<Form<Said>, FormRejection>) -> Result<String, ProblemResponse> {
-    form.map(|Form(said)| said.reason)
-        .map_err(|_| ProblemResponse::malformed("the form is not filled in"))
-}
-
 /// `POST /violations/{id}/acknowledge`.
 pub(super) async fn acknowledge(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    let seen = review::acknowledge(&people.app, &id, &reason(form)?, &person).await?;
+    let seen = review::acknowledge(&people.app, &id, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/violations/{}", seen.id)))
 }
 
@@ -85,9 +75,9 @@ pub(super) async fn resolve(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    settle(&people, &id, &reason(form)?, Judged::Reviewed, &person).await
+    settle(&people, &id, &said.reason, Judged::Reviewed, &person).await
 }
 
 /// `POST /violations/{id}/false-alarm`.
@@ -95,9 +85,9 @@ pub(super) async fn false_alarm(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    settle(&people, &id, &reason(form)?, Judged::FalseAlarm, &person).await
+    settle(&people, &id, &said.reason, Judged::FalseAlarm, &person).await
 }
 
 async fn settle(
@@ -116,9 +106,9 @@ pub(super) async fn accept(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(id): Named<String>,
-    form: Result<Form<Said>, FormRejection>,
+    Filled(said): Filled<Said>,
 ) -> Result<Redirect, ProblemResponse> {
-    let seen = pins::accept(&people.app, &id, &reason(form)?, &person).await?;
+    let seen = pins::accept(&people.app, &id, &said.reason, &person).await?;
     Ok(Redirect::to(&format!("/violations/{}", seen.id)))
 }
 

@@ -4,8 +4,7 @@
 mod accounts;
 mod tokens;
 
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -13,6 +12,7 @@ use http::StatusCode;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Filled;
 use super::{shell, text};
 use crate::access::{By, Person, Right, Role};
 use crate::api::accounts::set_own;
@@ -52,7 +52,7 @@ async fn shown(
     outcome: &Markup,
 ) -> Result<Markup, ProblemResponse> {
     let body = html! {
-        h1 { "You are " (text::plain(&person.user)) ", " (article(person.role)) " for " (reach(person)) "." }
+        h1 { "You are " (text::plain(&person.user)) ", " (article(person.role)) " for " (text::nodes_of(&person.reach)) "." }
         (outcome)
         (you(person))
         (tokens::section(people, person).await?)
@@ -77,11 +77,6 @@ async fn told(
     };
     let page = shown(people, person, &outcome).await?;
     Ok((status, page).into_response())
-}
-
-fn filled<T>(form: Result<Form<T>, FormRejection>) -> Result<T, ProblemResponse> {
-    form.map(|Form(filled)| filled)
-        .map_err(|_| ProblemResponse::malformed("the form is not filled in"))
 }
 
 /// Something that is shown once.
@@ -116,24 +111,11 @@ fn purpose(role: Role) -> &'static str {
     }
 }
 
-fn reach(person: &Person) -> Markup {
-    groups(&person.reach.groups().collect::<Vec<_>>())
-}
-
-fn groups(groups: &[&str]) -> Markup {
-    html! {
-        @if groups.is_empty() { "all nodes" } @else {
-            "the nodes of "
-            @for (at, group) in groups.iter().enumerate() { @if at > 0 { ", " } b { (text::plain(group)) } }
-        }
-    }
-}
-
 fn you(person: &Person) -> Markup {
     html! {
         dl.facts {
             dt { "Role" } dd { (person.role.as_str()) " " span.soft { (purpose(person.role)) } }
-            dt { "Nodes" } dd { (reach(person)) }
+            dt { "Nodes" } dd { (text::nodes_of(&person.reach)) }
             dt { "Signed in by" } dd { (text::plain(&person.by.shown())) @if let Some(from) = person.from { " from " code { (from) } } }
             dt { "Activity" } dd { a href=(super::address("/activity", &[("who", &person.user)])) { "What you did" } }
         }
@@ -159,9 +141,8 @@ struct Passwords {
 async fn password(
     State(people): State<People>,
     Extension(person): Extension<Person>,
-    form: Result<Form<Passwords>, FormRejection>,
+    Filled(Passwords { current, password }): Filled<Passwords>,
 ) -> Result<Response, ProblemResponse> {
-    let Passwords { current, password } = filled(form)?;
     match set_own(&people, &person, current, password, "/settings/password").await {
         Ok(()) => Ok(axum::response::Redirect::to("/sign-in").into_response()),
         Err(refused) => told(&people, &person, Err(refused)).await,

@@ -1,14 +1,14 @@
 //! Signing in and out.
 
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::form::Filled;
 use super::shell;
 use crate::access::{Person, sessions};
 use crate::api::Asked;
@@ -60,11 +60,8 @@ pub(super) async fn form(Asked(asked): Asked<Next>) -> Markup {
 pub(super) async fn enter(
     State(people): State<People>,
     peer: Option<Extension<Peer>>,
-    form: Result<Form<Entered>, FormRejection>,
+    Filled(entered): Filled<Entered>,
 ) -> Result<Response, ProblemResponse> {
-    let Ok(Form(entered)) = form else {
-        return Err(ProblemResponse::malformed("the form is not filled in"));
-    };
     let next = own_path(entered.next.as_deref()).to_owned();
     let password = Zeroizing::new(entered.password);
     let from = peer.as_ref().map(|peer| peer.address.ip().to_canonical());

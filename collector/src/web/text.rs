@@ -7,6 +7,8 @@ use attestation::digest::Digest;
 use attestation::time::Timestamp;
 use maud::{Markup, html};
 
+use crate::access::Reach;
+
 /// Above this a path is shortened in its middle, and shown whole on focus.
 const LONG_PATH: usize = 72;
 const DIGEST_DIGITS: usize = 12;
@@ -90,6 +92,17 @@ pub fn plain(text: &str) -> Markup {
                 Some(odd) => { (part[..part.len() - odd.len_utf8()]) span.esc title="a character that would not show" { (odd.escape_default()) } }
                 None => (part),
             }
+        }
+    }
+}
+
+/// Which nodes somebody reaches, in words.
+#[must_use]
+pub fn nodes_of(reach: &Reach) -> Markup {
+    html! {
+        @if reach.is_all() { "all nodes" } @else {
+            "the nodes of "
+            @for (at, group) in reach.groups().enumerate() { @if at > 0 { ", " } b { (plain(group)) } }
         }
     }
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{address, sentence, shell, state, text};
+use super::{address, paging, sentence, shell, state, text};
 use crate::access::Person;
 use crate::api::reads::{self, ViolationFilter};
 use crate::api::{Asked, Listed};
@@ -87,17 +87,14 @@ pub(super) async fn page(
             .map(|node| node.row.name),
         None => None,
     };
+    let newest = (!filter.after.is_empty()).then(|| filter.address(""));
+    let older = listed.next.as_deref().map(|next| filter.address(next));
     let body = html! {
         h1 { (first_line(&filter, &listed, of_node.as_deref())) }
         (form(&filter))
         @if listed.items.is_empty() { (empty(&filter)) } @else {
             (table(&listed.items, true, now))
-            @if listed.next.is_some() || !filter.after.is_empty() {
-                p.pages {
-                    @if !filter.after.is_empty() { a href=(filter.address("")) { "Newest" } }
-                    @if let Some(next) = &listed.next { a href=(filter.address(next)) rel="next" { "Older" } }
-                }
-            }
+            (paging::older(newest.as_deref(), older.as_deref()))
         }
     };
     let live = shell::live(

@@ -2,13 +2,12 @@
 
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{filled, once, role_options, split, told};
+use super::{once, role_options, split, told};
 use crate::access::accounts::{self, Account, NewAccount};
 use crate::access::{AccessError, Person, Reach, Role};
 use crate::api::Named;
@@ -16,6 +15,7 @@ use crate::api::accounts::given_or_made;
 use crate::clock;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
+use crate::web::form::Filled;
 use crate::web::text;
 
 pub(super) async fn section(people: &People, person: &Person) -> Result<Markup, ProblemResponse> {
@@ -90,9 +90,8 @@ pub(super) struct Wanted {
 pub(super) async fn add(
     State(people): State<People>,
     Extension(person): Extension<Person>,
-    form: Result<Form<Wanted>, FormRejection>,
+    Filled(wanted): Filled<Wanted>,
 ) -> Result<Response, ProblemResponse> {
-    let wanted = filled(form)?;
     let (password, made) = given_or_made(None)?;
     let new = NewAccount {
         user: wanted.user.clone(),
@@ -120,9 +119,8 @@ pub(super) async fn role(
     State(people): State<People>,
     Extension(person): Extension<Person>,
     Named(user): Named<String>,
-    form: Result<Form<Changed>, FormRejection>,
+    Filled(Changed { role, groups }): Filled<Changed>,
 ) -> Result<Response, ProblemResponse> {
-    let Changed { role, groups } = filled(form)?;
     let reach = Reach::of(split(&groups));
     let store = &people.app.store;
     let set = accounts::set_role(store, &person, &user, Some(role), Some(reach)).await;

@@ -2,13 +2,12 @@
 
 use attestation::time::Timestamp;
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{filled, groups, once, role_options, split, told};
+use super::{once, role_options, split, told};
 use crate::access::tokens::{self, TokenView};
 use crate::access::{Person, Right, Role};
 use crate::api::Named;
@@ -16,6 +15,7 @@ use crate::api::tokens as api;
 use crate::clock;
 use crate::door::people::People;
 use crate::problem::ProblemResponse;
+use crate::web::form::Filled;
 use crate::web::text;
 
 /// Tokens looked at; older ones are in the API.
@@ -87,7 +87,7 @@ fn may(token: &TokenView) -> Markup {
         @match (&token.role, &token.group) {
             (Some(role), _) => {
                 (role.as_str())
-                span.sub { "for " @if let Some(reach) = &token.groups { (groups(&reach.groups().collect::<Vec<_>>())) } }
+                span.sub { "for " @if let Some(reach) = &token.groups { (text::nodes_of(reach)) } }
             }
             (None, Some(group)) => {
                 "join the group " (text::plain(group))
@@ -111,9 +111,8 @@ pub(super) struct Wanted {
 pub(super) async fn create(
     State(people): State<People>,
     Extension(person): Extension<Person>,
-    form: Result<Form<Wanted>, FormRejection>,
+    Filled(wanted): Filled<Wanted>,
 ) -> Result<Response, ProblemResponse> {
-    let wanted = filled(form)?;
     let life = wanted.days.saturating_mul(DAY_SECS);
     let named = split(&wanted.groups);
     let (role, label) = (wanted.role, wanted.label.clone());
@@ -136,9 +135,8 @@ pub(super) struct WantedJoin {
 pub(super) async fn create_join(
     State(people): State<People>,
     Extension(person): Extension<Person>,
-    form: Result<Form<WantedJoin>, FormRejection>,
+    Filled(WantedJoin { group, uses, hours }): Filled<WantedJoin>,
 ) -> Result<Response, ProblemResponse> {
-    let WantedJoin { group, uses, hours } = filled(form)?;
     let life = hours.saturating_mul(HOUR_SECS);
     let made = api::join(&people, &person, &group, uses, life).await;
     let outcome = made.map(|made| {
