@@ -1,5 +1,7 @@
 //! Four eyes: who must say yes before a request holds. One rule for everything that a person asks for and another approves.
-//! Pure, but for the one question to the store: who else could say yes.
+//! The rule is pure, but for one question to the store: who else could say yes. What is kept of a decision is [`Matter`]'s.
+
+mod matter;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,8 @@ use sqlx::Row as _;
 use crate::access::{Person, Reach, Right, Role};
 use crate::problem::ProblemResponse;
 use crate::store::{StoreError, Writing};
+
+pub use self::matter::{Decision, Matter};
 
 /// What people say of a request or a decision is a few sentences; it stands in lists and messages.
 const REASON: usize = 1_000;
@@ -68,6 +72,35 @@ pub enum Ending {
     Withdraw,
 }
 
+impl Ending {
+    /// How the request stands by it, as it is stored.
+    #[must_use]
+    pub const fn state(self) -> &'static str {
+        match self {
+            Self::Refuse => "refused",
+            Self::Withdraw => "withdrawn",
+        }
+    }
+
+    /// Whether this person may end a request so: only who asked takes it back.
+    ///
+    /// # Errors
+    /// 403 `not-own`.
+    pub fn allowed(self, requested_by: &str, person: &Person) -> Result<(), ProblemResponse> {
+        if self == Self::Refuse || requested_by == person.user {
+            return Ok(());
+        }
+        let detail = format!(
+            "{requested_by} asked for this, and may withdraw it; who may approve may refuse it"
+        );
+        Err(ProblemResponse::new(
+            StatusCode::FORBIDDEN,
+            "not-own",
+            detail,
+        ))
+    }
+}
+
 impl Needed {
     /// What the requester is told while a request waits.
     #[must_use]
@@ -112,23 +145,6 @@ pub fn not_ones_own(requested_by: &str, person: &Person) -> Result<(), ProblemRe
         ));
     }
     Ok(())
-}
-
-/// Only who asked takes a request back.
-///
-/// # Errors
-/// 403 `not-own`.
-pub fn ones_own(requested_by: &str, person: &Person) -> Result<(), ProblemResponse> {
-    if requested_by == person.user {
-        return Ok(());
-    }
-    Err(ProblemResponse::new(
-        StatusCode::FORBIDDEN,
-        "not-own",
-        format!(
-            "{requested_by} asked for this, and may withdraw it; who may approve may refuse it"
-        ),
-    ))
 }
 
 /// What is about nodes beyond reach is answered like what is not there.
@@ -226,6 +242,25 @@ mod tests {
             assert_eq!(needed(rule, may_approve, others), expected, "{rule:?}");
         }
         assert!(Needed::Another { of: 0 }.told().contains("user add"));
+    }
+
+    #[test]
+    fn nobody_approves_what_they_asked_for_and_only_they_take_it_back() {
+        let ann = Person::local("ann");
+        let code = |done: Result<(), ProblemResponse>| done.err().map(|refused| refused.code);
+        assert_eq!(code(not_ones_own("ann", &ann)), Some("own-request"));
+        assert_eq!(code(not_ones_own("bob", &ann)), None);
+        for (how, asked_by, refused) in [
+            (Ending::Withdraw, "ann", None),
+            (Ending::Withdraw, "bob", Some("not-own")),
+            (Ending::Refuse, "bob", None),
+        ] {
+            assert_eq!(
+                code(how.allowed(asked_by, &ann)),
+                refused,
+                "{how:?} {asked_by}"
+            );
+        }
     }
 
     #[test]

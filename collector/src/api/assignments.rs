@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
+use super::decisions::{self, No, Yes};
 use super::{Answer, Asked, ListQuery, Listed, Named, asked, body};
 use crate::access::{Person, Reach};
 use crate::approvals::Ending;
@@ -130,22 +131,16 @@ pub(super) struct Answered {
     change: ChangeView,
 }
 
-fn answered(answer: assignments::Answer) -> (StatusCode, Json<Answered>) {
-    let status = if answer.change.waits() {
-        StatusCode::ACCEPTED
-    } else {
-        StatusCode::CREATED
-    };
+fn answered(answer: assignments::Answer) -> Json<Answered> {
     let (sha256, assignment) = answer.assignment.unzip();
-    let answered = Answered {
+    Json(Answered {
         sha256,
         assignment,
         id: answer.change.id.clone(),
         state: answer.change.phase,
         told: answer.told,
         change: answer.change,
-    };
-    (status, Json(answered))
+    })
 }
 
 /// `POST /api/v1/assignments`: 201 where it holds at once, 202 where it waits for another person's word.
@@ -168,20 +163,7 @@ pub(super) async fn request(
         reason,
     };
     let answer = assignments::request(&people.app, wanted, &person).await?;
-    Ok(answered(answer))
-}
-
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(as = Approval)]
-pub(super) struct Yes {
-    #[serde(default)]
-    pub(super) reason: Option<String>,
-}
-
-#[derive(Deserialize, utoipa::ToSchema)]
-#[schema(as = Refusal)]
-pub(super) struct No {
-    pub(super) reason: String,
+    Ok((decisions::status(answer.change.waits()), answered(answer)))
 }
 
 /// `POST /api/v1/assignments/{id}/approve`.
@@ -194,7 +176,7 @@ pub(super) async fn approve(
 ) -> Answer<Json<Answered>> {
     let Yes { reason } = body(request).await?;
     let answer = assignments::approve(&people.app, &id, reason.as_deref(), &person).await?;
-    Ok(answered(answer).1)
+    Ok(answered(answer))
 }
 
 /// `POST /api/v1/assignments/{id}/refuse`: by another person.
@@ -207,7 +189,7 @@ pub(super) async fn refuse(
 ) -> Answer<Json<Answered>> {
     let No { reason } = body(request).await?;
     let answer = assignments::end(&people.app, &id, Ending::Refuse, &reason, &person).await?;
-    Ok(answered(answer).1)
+    Ok(answered(answer))
 }
 
 /// `POST /api/v1/assignments/{id}/withdraw`: by who asked for it.
@@ -220,5 +202,5 @@ pub(super) async fn withdraw(
 ) -> Answer<Json<Answered>> {
     let No { reason } = body(request).await?;
     let answer = assignments::end(&people.app, &id, Ending::Withdraw, &reason, &person).await?;
-    Ok(answered(answer).1)
+    Ok(answered(answer))
 }

@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::{Answer, Asked, Listed, Named, asked};
 use crate::access::Person;
+use crate::approvals::Matter;
 use crate::assignments::changes::{self, ChangeFilter, ChangeView, NodeStand};
 use crate::clock;
 use crate::door::people::People;
-use crate::problem::ProblemResponse;
 
 /// What the list of changes takes.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -51,7 +51,7 @@ pub(super) async fn list(
 pub(crate) async fn found(people: &People, id: &str) -> Answer<ChangeView> {
     changes::one(&people.app, id, clock::now())
         .await?
-        .ok_or_else(|| ProblemResponse::not_found("there is no change with this id"))
+        .ok_or_else(|| Matter::Change.unknown())
 }
 
 /// `GET /api/v1/changes/{id}`.

@@ -8,10 +8,10 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::assignments::{No, Yes};
+use super::decisions::{self, No, Yes};
 use super::{Answer, Asked, Listed, Named, asked, body};
 use crate::access::Person;
-use crate::approvals::Ending;
+use crate::approvals::{Ending, Matter};
 use crate::clock;
 use crate::door::people::People;
 use crate::exceptions::{
@@ -55,7 +55,7 @@ pub(super) async fn list(
 pub(crate) async fn found(people: &People, id: &str) -> Answer<ExceptionView> {
     exceptions::one(&people.app, id, clock::now())
         .await?
-        .ok_or_else(|| ProblemResponse::not_found("there is no exception with this id"))
+        .ok_or_else(|| Matter::Exception.unknown())
 }
 
 /// An exception with the nodes that rely on it.
@@ -171,11 +171,7 @@ pub(super) async fn request(
         ends: asking.ends,
     };
     let decided = exceptions::request(&people.app, wanted, &person).await?;
-    let status = if decided.exception.waits {
-        StatusCode::ACCEPTED
-    } else {
-        StatusCode::CREATED
-    };
+    let status = decisions::status(decided.exception.waits);
     Ok((status, answered(decided)))
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod alerts;
 mod asked;
 pub(crate) mod assignments;
 pub(crate) mod changes;
+mod decisions;
 mod events;
 mod evidence;
 pub(crate) mod exceptions;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use attestation::digest::Digest;
 use attestation::statement::Assignment;
 use attestation::time::Timestamp;
-use http::StatusCode;
 use serde_json::json;
 
 use super::Current;
@@ -13,7 +12,7 @@ use super::changes::{self, ChangeView};
 use super::hold::{self, Standing};
 use crate::access::Person;
 use crate::activity::{self, Doing, Target};
-use crate::approvals::{self, Approvals, Ending, Needed};
+use crate::approvals::{self, Approvals, Decision, Ending, Matter, Needed};
 use crate::clock;
 use crate::events::{ChangeEvent, Event};
 use crate::keys::CollectorKeys;
@@ -175,14 +174,10 @@ fn checked(mut wanted: Wanted) -> Result<Wanted, ProblemResponse> {
 }
 
 fn no_image() -> ProblemResponse {
-    conflict(
+    ProblemResponse::conflict(
         "no-image",
         "no such image, or its manifest has not been sent",
     )
-}
-
-fn conflict(code: &'static str, detail: impl Into<String>) -> ProblemResponse {
-    ProblemResponse::new(StatusCode::CONFLICT, code, detail)
 }
 
 impl Desk {
@@ -201,7 +196,7 @@ impl Desk {
                 "a change of {} waits for another person already: {waiting}; it is approved, refused or withdrawn first",
                 wanted.group
             );
-            return Ok(Err(conflict("waiting", detail)));
+            return Ok(Err(ProblemResponse::conflict("waiting", detail)));
         }
         let id = uuid::Uuid::now_v7().to_string();
         sqlx::query(
@@ -267,16 +262,14 @@ impl Desk {
             Ok(asked) => asked,
             Err(refused) => return Ok(Err(refused)),
         };
-        let (state, action) = match how {
-            Ending::Refuse => ("refused", "assignment.refuse"),
-            Ending::Withdraw => ("withdrawn", "assignment.withdraw"),
-        };
-        if how == Ending::Withdraw
-            && let Err(refused) = approvals::ones_own(&asked.requested_by, &self.person)
-        {
+        if let Err(refused) = how.allowed(&asked.requested_by, &self.person) {
             return Ok(Err(refused));
         }
-        self.decide(tx, &asked, state, &said).await?;
+        let action = match how {
+            Ending::Refuse => "assignment.refuse",
+            Ending::Withdraw => "assignment.withdraw",
+        };
+        self.decide(tx, &id, how.state(), &said).await?;
         let change = self.required(tx, &id).await?;
         self.note(tx, action, &change, &said).await?;
         let told = format!("{} stays what it was", change.group);
@@ -293,7 +286,7 @@ impl Desk {
             return Ok(Err(no_image()));
         };
         Ok(match hold::refused(&standing, self.now) {
-            Some((code, detail)) => Err(conflict(code, detail)),
+            Some((code, detail)) => Err(ProblemResponse::conflict(code, detail)),
             None => Ok(standing),
         })
     }
@@ -305,18 +298,12 @@ impl Desk {
         id: &str,
     ) -> Result<Result<ChangeView, ProblemResponse>, StoreError> {
         let Some(asked) = changes::in_transaction(tx, id, self.now).await? else {
-            return Ok(Err(ProblemResponse::not_found(
-                "there is no change with this id",
-            )));
+            return Ok(Err(Matter::Change.unknown()));
         };
         Ok(if asked.waits() {
             Ok(asked)
         } else {
-            let detail = format!(
-                "this change is {}: there is nothing to decide",
-                asked.phase.as_str().replace('-', " ")
-            );
-            Err(conflict("not-waiting", detail))
+            Err(Matter::Change.not_waiting(&asked.phase.as_str().replace('-', " ")))
         })
     }
 
@@ -329,19 +316,17 @@ impl Desk {
     async fn decide(
         &self,
         tx: &mut Writing,
-        asked: &ChangeView,
+        id: &str,
         state: &str,
         said: &str,
     ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE deployments SET state = ?, decided = ?, decided_by = ?, decision = ? WHERE id = ?")
-            .bind(state)
-            .bind(self.now.as_micros())
-            .bind(&self.person.user)
-            .bind(said)
-            .bind(&asked.id)
-            .execute(&mut tx.connection)
-            .await?;
-        Ok(())
+        let decision = Decision {
+            state,
+            by: &self.person,
+            at: self.now,
+            said,
+        };
+        Matter::Change.decide(tx, id, decision).await
     }
 
     /// Signs it, makes it hold, and closes the change before it with how far that had come.
@@ -363,7 +348,7 @@ impl Desk {
         let until = assignment.allowed.iter().filter_map(|it| it.until).max();
         changes::close_before(tx, &asked.group, self.now).await?;
         let current = hold::sign(tx, &self.keys, assignment, standing.image).await?;
-        self.decide(tx, asked, "approved", said).await?;
+        self.decide(tx, &asked.id, "approved", said).await?;
         sqlx::query("UPDATE deployments SET assignment = ?, until = ?, previous = ? WHERE id = ?")
             .bind(current.payload.as_bytes().as_slice())
             .bind(until.map(Timestamp::as_micros))

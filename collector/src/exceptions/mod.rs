@@ -2,11 +2,14 @@
 //! node or in a group; another line there is a difference like any other.
 //!
 //! An exception changes no verdict and nothing that is signed (FORMATS.md 5.3): only what people see, and who is alerted. Whether one
-//! accounts for a difference is decided here, by values and a time alone.
+//! accounts for a difference is decided here, by values and a time alone. What people do stands in [`asking`] and [`deciding`].
 
 mod asking;
+mod deciding;
+mod desk;
 mod read;
 mod standing;
+mod subject;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +21,14 @@ use serde::Serialize;
 
 use crate::violations::Accounted;
 
-pub use self::asking::{About, Decided, Wanted, approve, end, refused, request, revoke};
+pub use self::asking::{Wanted, request};
+pub use self::deciding::{approve, end, revoke};
+pub use self::desk::Decided;
 pub use self::read::{
     ExceptionFilter, ExceptionView, Relying, State, at_violation, counts, list, one, relying,
 };
 pub use self::standing::{Exceptions, rely};
+pub use self::subject::{About, refused};
 
 /// An exception lives at most a year: what stays longer belongs into the image.
 pub const LONGEST: i64 = 366 * 86_400;
