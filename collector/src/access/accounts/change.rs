@@ -1,5 +1,6 @@
 //! What is done to accounts.
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -67,33 +68,23 @@ pub async fn set_password(
     password: Zeroizing<String>,
 ) -> Result<(), AccessError> {
     let hash = Passwords::default().hash(password).await?;
-    let (who, user) = (who.clone(), user.to_owned());
-    store
-        .write(move |tx| {
-            Box::pin(async move {
-                let Some(account) = reached(tx, &who, &user).await? else {
-                    return Ok(Err(AccessError::Unknown(user)));
-                };
-                sqlx::query("UPDATE accounts SET password_hash = ? WHERE user = ?")
-                    .bind(hash)
-                    .bind(&account.user)
-                    .execute(&mut tx.connection)
-                    .await?;
-                end_sessions(tx, &user).await?;
-                revoke_tokens(tx, &user, true).await?;
-                note(
-                    tx,
-                    &who,
-                    "account.password",
-                    &user,
-                    Value::Null,
-                    Value::Null,
-                )
+    change(store, who, user, move |tx, _, account| {
+        Box::pin(async move {
+            sqlx::query("UPDATE accounts SET password_hash = ? WHERE user = ?")
+                .bind(hash)
+                .bind(&account.user)
+                .execute(&mut tx.connection)
                 .await?;
-                Ok(Ok(()))
-            })
+            end_sessions(tx, &account.user).await?;
+            revoke_tokens(tx, &account.user, true).await?;
+            Ok(Ok(Done {
+                action: "account.password",
+                before: Value::Null,
+                after: Value::Null,
+            }))
         })
-        .await?
+    })
+    .await
 }
 
 /// Gives an account another role or another reach. Tokens that go beyond it are revoked.
@@ -107,38 +98,34 @@ pub async fn set_role(
     role: Option<Role>,
     reach: Option<Reach>,
 ) -> Result<(), AccessError> {
-    let (who, user) = (who.clone(), user.to_owned());
-    store
-        .write(move |tx| {
-            Box::pin(async move {
-                let Some(was) = reached(tx, &who, &user).await? else {
-                    return Ok(Err(AccessError::Unknown(user)));
-                };
-                let (role, reach) = (
-                    role.unwrap_or(was.role),
-                    reach.unwrap_or_else(|| was.groups.clone()),
-                );
-                if let Err(refused) = may_hand_on(&who, role, &reach) {
-                    return Ok(Err(refused));
-                }
-                let keeps = role == Role::Admin && reach.is_all();
-                if !keeps && is_last_administrator(tx, &who, &was).await? {
-                    return Ok(Err(AccessError::LastAdministrator));
-                }
-                sqlx::query("UPDATE accounts SET role = ?, reach = ? WHERE user = ?")
-                    .bind(role.as_str())
-                    .bind(reach.to_row())
-                    .bind(&user)
-                    .execute(&mut tx.connection)
-                    .await?;
-                revoke_beyond(tx, &user, role, &reach).await?;
-                let before = json!({"role": was.role, "groups": was.groups});
-                let after = json!({"role": role, "groups": reach});
-                note(tx, &who, "account.role", &user, before, after).await?;
-                Ok(Ok(()))
-            })
+    change(store, who, user, move |tx, who, was| {
+        Box::pin(async move {
+            let (role, reach) = (
+                role.unwrap_or(was.role),
+                reach.unwrap_or_else(|| was.groups.clone()),
+            );
+            if let Err(refused) = may_hand_on(who, role, &reach) {
+                return Ok(Err(refused));
+            }
+            let keeps = role == Role::Admin && reach.is_all();
+            if !keeps && is_last_administrator(tx, who, was).await? {
+                return Ok(Err(AccessError::LastAdministrator));
+            }
+            sqlx::query("UPDATE accounts SET role = ?, reach = ? WHERE user = ?")
+                .bind(role.as_str())
+                .bind(reach.to_row())
+                .bind(&was.user)
+                .execute(&mut tx.connection)
+                .await?;
+            revoke_beyond(tx, &was.user, role, &reach).await?;
+            Ok(Ok(Done {
+                action: "account.role",
+                before: json!({"role": was.role, "groups": was.groups}),
+                after: json!({"role": role, "groups": reach}),
+            }))
         })
-        .await?
+    })
+    .await
 }
 
 /// Disables an account: its sessions end and its tokens are revoked.
@@ -146,30 +133,26 @@ pub async fn set_role(
 /// # Errors
 /// When there is no such account, no administrator would be left, or the store refuses.
 pub async fn disable(store: &Store, who: &Person, user: &str) -> Result<(), AccessError> {
-    let (who, user) = (who.clone(), user.to_owned());
-    store
-        .write(move |tx| {
-            Box::pin(async move {
-                let Some(was) = reached(tx, &who, &user).await? else {
-                    return Ok(Err(AccessError::Unknown(user)));
-                };
-                if is_last_administrator(tx, &who, &was).await? {
-                    return Ok(Err(AccessError::LastAdministrator));
-                }
-                sqlx::query("UPDATE accounts SET disabled = coalesce(disabled, ?) WHERE user = ?")
-                    .bind(clock::now().as_micros())
-                    .bind(&user)
-                    .execute(&mut tx.connection)
-                    .await?;
-                end_sessions(tx, &user).await?;
-                revoke_tokens(tx, &user, false).await?;
-                let before = json!({"disabled": was.disabled.is_some()});
-                let after = json!({"disabled": true});
-                note(tx, &who, "account.disable", &user, before, after).await?;
-                Ok(Ok(()))
-            })
+    change(store, who, user, |tx, who, was| {
+        Box::pin(async move {
+            if is_last_administrator(tx, who, was).await? {
+                return Ok(Err(AccessError::LastAdministrator));
+            }
+            sqlx::query("UPDATE accounts SET disabled = coalesce(disabled, ?) WHERE user = ?")
+                .bind(clock::now().as_micros())
+                .bind(&was.user)
+                .execute(&mut tx.connection)
+                .await?;
+            end_sessions(tx, &was.user).await?;
+            revoke_tokens(tx, &was.user, false).await?;
+            Ok(Ok(Done {
+                action: "account.disable",
+                before: json!({"disabled": was.disabled.is_some()}),
+                after: json!({"disabled": true}),
+            }))
         })
-        .await?
+    })
+    .await
 }
 
 /// Lets a disabled account sign in again. What ended with it stays ended.
@@ -177,6 +160,40 @@ pub async fn disable(store: &Store, who: &Person, user: &str) -> Result<(), Acce
 /// # Errors
 /// When there is no such account, or the store refuses.
 pub async fn enable(store: &Store, who: &Person, user: &str) -> Result<(), AccessError> {
+    change(store, who, user, |tx, _, was| {
+        Box::pin(async move {
+            sqlx::query("UPDATE accounts SET disabled = NULL WHERE user = ?")
+                .bind(&was.user)
+                .execute(&mut tx.connection)
+                .await?;
+            Ok(Ok(Done {
+                action: "account.enable",
+                before: json!({"disabled": was.disabled.is_some()}),
+                after: json!({"disabled": false}),
+            }))
+        })
+    })
+    .await
+}
+
+/// What was done to an account, for the activity log.
+struct Done {
+    action: &'static str,
+    before: Value,
+    after: Value,
+}
+
+/// Does something to an account as far as who does it reaches, and writes it down. An account beyond that is none.
+async fn change<F>(store: &Store, who: &Person, user: &str, job: F) -> Result<(), AccessError>
+where
+    F: for<'t> FnOnce(
+            &'t mut Writing,
+            &'t Person,
+            &'t Account,
+        ) -> BoxFuture<'t, Result<Result<Done, AccessError>, StoreError>>
+        + Send
+        + 'static,
+{
     let (who, user) = (who.clone(), user.to_owned());
     store
         .write(move |tx| {
@@ -184,13 +201,15 @@ pub async fn enable(store: &Store, who: &Person, user: &str) -> Result<(), Acces
                 let Some(was) = reached(tx, &who, &user).await? else {
                     return Ok(Err(AccessError::Unknown(user)));
                 };
-                sqlx::query("UPDATE accounts SET disabled = NULL WHERE user = ?")
-                    .bind(&user)
-                    .execute(&mut tx.connection)
-                    .await?;
-                let before = json!({"disabled": was.disabled.is_some()});
-                let after = json!({"disabled": false});
-                note(tx, &who, "account.enable", &user, before, after).await?;
+                let Done {
+                    action,
+                    before,
+                    after,
+                } = match job(tx, &who, &was).await? {
+                    Ok(done) => done,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                note(tx, &who, action, &user, before, after).await?;
                 Ok(Ok(()))
             })
         })
