@@ -5,6 +5,9 @@
 //! before. After its time it is pruned, in whole batches of each node, and with it the receipt, which is made again from what stays: the
 //! statement's row (a second statement with its sequence still is a fork), its leaf in the log, its payload's digest, which the next
 //! statement names. One statement of each batch stays as it is. A leaf of the log stands for each batch.
+//!
+//! Since when a node compares with its image is a row that lists ask for. What it compared with before is said by the statements that
+//! changed it, which are never quiet: that row goes once the node has been something else for as long.
 
 mod forecast;
 
@@ -16,7 +19,7 @@ use attestation::dsse::Envelope;
 use attestation::statement::Attestation;
 use attestation::time::Timestamp;
 use serde_json::json;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::log::{self, Leaf};
 use crate::settings::Retention;
@@ -31,6 +34,8 @@ const BATCH: usize = 256;
 const NODES: i64 = 16;
 /// Deliveries removed in one round.
 const DELIVERIES: i64 = 2_000;
+/// Rows of what nodes compared with before, removed in one round.
+const IMAGES: i64 = 2_000;
 const DAY: i64 = 86_400_000_000;
 
 /// One round: what is over its time at `now`, a bounded part of it. Answers for how many statements.
@@ -48,6 +53,7 @@ pub async fn prune(app: &AppState, now: Timestamp) -> Result<u64, StoreError> {
     let mut pruned = 0;
     if attestations > 0 {
         let until = before(now, attestations);
+        images_before(&app.store, until).await?;
         for node in due(&app.store, until).await? {
             let some = of_node(&app.store, &node, until, now).await?;
             app.metrics.pruned.inc_by(some);
@@ -90,6 +96,33 @@ async fn delivered(store: &Store, until: i64) -> Result<(), StoreError> {
                         .execute(&mut tx.connection)
                         .await?;
                 }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// What nodes compared with before another image that they came to have before then. Nothing reads but the newest row of each node.
+async fn images_before(store: &Store, until: i64) -> Result<(), StoreError> {
+    const OVER: &str = "FROM node_images m WHERE EXISTS (SELECT 1 FROM node_images l WHERE l.node = m.node AND l.since > m.since AND l.since < ?1)";
+    let some: Option<i64> = sqlx::query_scalar(AssertSqlSafe(format!("SELECT 1 {OVER} LIMIT 1")))
+        .bind(until)
+        .fetch_optional(store.read_pool())
+        .await?;
+    if some.is_none() {
+        return Ok(());
+    }
+    store
+        .write(move |tx| {
+            Box::pin(async move {
+                let sql = format!(
+                    "DELETE FROM node_images WHERE (node, since) IN (SELECT m.node, m.since {OVER} LIMIT ?2)"
+                );
+                sqlx::query(AssertSqlSafe(sql))
+                    .bind(until)
+                    .bind(IMAGES)
+                    .execute(&mut tx.connection)
+                    .await?;
                 Ok(())
             })
         })

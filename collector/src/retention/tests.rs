@@ -1,4 +1,4 @@
-//! Which statements of a batch may go.
+//! Which statements of a batch may go, and what nodes were before.
 
 use super::*;
 
@@ -73,5 +73,54 @@ fn what_something_refers_to_stays() {
         gone(&forked, &[], None),
         [1, 2],
         "both, and what follows them by one of their names"
+    );
+}
+
+/// Rows of `node_images`: the node, since when.
+async fn images(store: &Store) -> Vec<(String, i64)> {
+    sqlx::query_as("SELECT node, since FROM node_images ORDER BY node, since")
+        .fetch_all(store.read_pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_a_node_was_before_goes_once_it_was_something_else_for_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db"))
+        .await
+        .unwrap();
+    let rows = [
+        ("a", 10),
+        ("a", 20),
+        ("a", 30),
+        ("b", 5),
+        ("c", 10),
+        ("c", 40),
+    ];
+    let insert = "INSERT INTO node_images (node, since, image, sequence) VALUES (?, ?, X'00', 0)";
+    store
+        .write(move |tx| {
+            Box::pin(async move {
+                for (node, since) in rows {
+                    let row = sqlx::query(insert).bind(node).bind(since);
+                    row.execute(&mut tx.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    let all = rows.map(|(node, since)| (node.to_owned(), since));
+    images_before(&store, 20).await.unwrap();
+    assert_eq!(images(&store).await, all, "none was another before then");
+    images_before(&store, 21).await.unwrap();
+    assert_eq!(images(&store).await, all[1..], "only the first of a");
+    images_before(&store, i64::MAX).await.unwrap();
+    let newest = [2, 3, 5].map(|at| all[at].clone());
+    assert_eq!(
+        images(&store).await,
+        newest,
+        "the newest stays, however old"
     );
 }

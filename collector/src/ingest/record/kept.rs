@@ -59,7 +59,8 @@ pub(super) async fn keep_statement(
     log::append(tx, &leaf).await
 }
 
-/// A node that compares with another image than before: when it came to have which is the history of a deployment.
+/// A node that compares with another image than before. Since when it does is told with its deployment; what it was before goes after its
+/// time ([`crate::retention`]).
 pub(super) async fn became(
     tx: &mut Writing,
     node: &NodeRow,
