@@ -62,7 +62,7 @@ mod tests {
     use crate::access::roles::ROUTES;
 
     /// What routes name that belongs to no group, or is judged by its handler: an image is everybody's, a token its maker's, evidence says
-    /// itself whose it is, accounts are for who reaches everything.
+    /// itself whose it is, an alert may tell of nodes of several groups, a channel and accounts are for who reaches everything.
     const OTHERS: [&str; 9] = [
         "alerts",
         "channels",

@@ -1,13 +1,13 @@
-//! Deliveries and channels, for lists, pages and the history of a violation.
+//! Deliveries, for lists, pages and the history of a violation; and another try for those that were given up on.
 
 use attestation::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::channel::{Channel, host};
-use super::{Alerting, route};
-use crate::access::Person;
+use super::Alerting;
+use super::channel::host;
+use crate::access::{Person, Reach};
 use crate::activity::{self, Doing, Target};
 use crate::store::{Store, StoreError};
 
@@ -75,7 +75,7 @@ pub struct Delivery {
 }
 
 /// Which deliveries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DeliveryFilter<'a> {
     /// Only to this channel, by name.
     pub channel: Option<&'a str>,
@@ -83,23 +83,58 @@ pub struct DeliveryFilter<'a> {
     pub state: Option<DeliveryState>,
     /// Only before this place.
     pub before: Option<i64>,
-    /// Only what tells of nodes of these groups, as [`crate::access::reach::Reach::to_sql`] writes them; of all without.
-    pub reach: Option<String>,
 }
 
-const COLUMNS: &str = "o.rowid AS place, o.id, o.channel, coalesce(s.violation, \
-     (SELECT f.violation FROM message_steps m JOIN violation_steps f ON f.id = m.step WHERE m.message = o.id ORDER BY f.seq LIMIT 1)) AS violation, \
-     coalesce(o.step, s.step) AS step, o.created, o.attempts, o.next_attempt, o.delivered, o.given_up, o.last_error, \
-     CASE WHEN o.change IS NULL THEN NULL ELSE coalesce(o.nodes, (SELECT count(DISTINCT node) FROM message_steps WHERE message = o.id)) END AS nodes";
+/// Rows `o` of the outbox that are tried, or gather.
+pub(crate) const WAITING: &str = "o.delivered IS NULL AND o.given_up IS NULL";
+/// Rows `o` of the outbox that are dead letters.
+pub(crate) const GIVEN_UP: &str = "o.delivered IS NULL AND o.given_up IS NOT NULL";
+/// Whether a message, a row `o` of the outbox, tells of a node within reach. The first parameter is [`Reach::to_sql`].
+pub(crate) const TELLS_WITHIN: &str = "(?1 IS NULL OR EXISTS (SELECT 1 FROM violation_steps t JOIN violations v ON v.id = t.violation \
+     JOIN nodes n ON n.id = v.node WHERE (t.id = o.id OR t.id IN (SELECT step FROM message_steps WHERE message = o.id)) \
+     AND n.grp IN (SELECT value FROM json_each(?1))))";
 
-/// Deliveries, newest first, at most `limit`.
+/// What is told of a message: a row `o` of the outbox, with the step `s` that it is where it gathers none. Of a message that gathers,
+/// the violation and the nodes within reach. The first parameter is [`Reach::to_sql`].
+const COLUMNS: &str = "o.rowid AS place, o.id, o.channel, coalesce(s.violation, \
+     (SELECT f.violation FROM message_steps m JOIN violation_steps f ON f.id = m.step LEFT JOIN nodes n ON n.id = m.node WHERE m.message = o.id \
+      AND (?1 IS NULL OR n.grp IN (SELECT value FROM json_each(?1))) ORDER BY f.seq LIMIT 1)) AS violation, \
+     coalesce(o.step, s.step) AS step, o.created, o.attempts, o.next_attempt, o.delivered, o.given_up, o.last_error, \
+     CASE WHEN o.change IS NULL THEN NULL \
+      WHEN ?1 IS NULL THEN coalesce(o.nodes, (SELECT count(DISTINCT node) FROM message_steps WHERE message = o.id)) \
+      ELSE (SELECT count(DISTINCT m.node) FROM message_steps m JOIN nodes n ON n.id = m.node WHERE m.message = o.id \
+       AND n.grp IN (SELECT value FROM json_each(?1))) END AS nodes";
+
+/// One page of deliveries: its rows first, and what is told of each then.
+fn page(state: Option<DeliveryState>) -> String {
+    let (stands, row) = that_stand(state);
+    format!(
+        "WITH page (place) AS (SELECT o.rowid FROM outbox o WHERE {stands} AND {row} < ?2 AND (?3 IS NULL OR o.channel = ?3) \
+          AND {TELLS_WITHIN} ORDER BY {row} DESC LIMIT ?4) \
+         SELECT {COLUMNS} FROM page JOIN outbox o ON o.rowid = page.place LEFT JOIN violation_steps s ON s.id = o.id ORDER BY o.rowid DESC"
+    )
+}
+
+/// Which rows of the outbox stand so, and by what they are gone through: all and what is delivered, which is most, by their number; what
+/// waits and what was given up on, few among many, by the index of these, for which the `+` takes the number away from the planner.
+const fn that_stand(state: Option<DeliveryState>) -> (&'static str, &'static str) {
+    match state {
+        None => ("true", "o.rowid"),
+        Some(DeliveryState::Delivered) => ("o.delivered IS NOT NULL", "o.rowid"),
+        Some(DeliveryState::GivenUp) => (GIVEN_UP, "+o.rowid"),
+        Some(DeliveryState::Waiting) => (WAITING, "+o.rowid"),
+    }
+}
+
+/// Deliveries that tell of nodes within reach, newest first, at most `limit`.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn deliveries(
     store: &Store,
     alerting: Option<&Alerting>,
-    filter: &DeliveryFilter<'_>,
+    reach: &Reach,
+    filter: DeliveryFilter<'_>,
     limit: u32,
 ) -> Result<Vec<Delivery>, StoreError> {
     let key = filter.channel.map(|name| {
@@ -107,19 +142,11 @@ pub async fn deliveries(
             .and_then(|alerting| alerting.channel(name))
             .map_or(name, |channel| channel.key.as_str())
     });
-    let sql = format!(
-        "SELECT {COLUMNS} FROM outbox o LEFT JOIN violation_steps s ON s.id = o.id WHERE o.rowid < ?1 AND (?2 IS NULL OR o.channel = ?2) \
-         AND (?3 IS NULL OR ?3 = CASE WHEN o.delivered IS NOT NULL THEN 'delivered' WHEN o.given_up IS NOT NULL THEN 'given-up' ELSE 'waiting' END) \
-         AND (?5 IS NULL OR EXISTS (SELECT 1 FROM violation_steps t JOIN violations v ON v.id = t.violation JOIN nodes n ON n.id = v.node \
-           WHERE (t.id = o.id OR t.id IN (SELECT step FROM message_steps WHERE message = o.id)) AND n.grp IN (SELECT value FROM json_each(?5)))) \
-         ORDER BY o.rowid DESC LIMIT ?4"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let rows = sqlx::query(AssertSqlSafe(page(filter.state)))
+        .bind(reach.to_sql())
         .bind(filter.before.unwrap_or(i64::MAX))
         .bind(key)
-        .bind(filter.state.map(DeliveryState::as_str))
         .bind(limit)
-        .bind(filter.reach.as_deref())
         .fetch_all(store.read_pool())
         .await?;
     rows.iter().map(|row| delivery(row, alerting)).collect()
@@ -132,15 +159,17 @@ pub async fn deliveries(
 pub async fn of_violation(
     store: &Store,
     alerting: &Alerting,
+    reach: &Reach,
     violation: &str,
     limit: u32,
 ) -> Result<Vec<Delivery>, StoreError> {
     let sql = format!(
-        "SELECT t.tells, {COLUMNS} FROM (SELECT v.id AS message, v.id AS tells FROM violation_steps v WHERE v.violation = ?1 UNION ALL \
-          SELECT m.message, v.id FROM violation_steps v JOIN message_steps m ON m.step = v.id WHERE v.violation = ?1) t \
-         JOIN outbox o ON o.id = t.message LEFT JOIN violation_steps s ON s.id = o.id ORDER BY o.rowid DESC LIMIT ?2"
+        "SELECT t.tells, {COLUMNS} FROM (SELECT v.id AS message, v.id AS tells FROM violation_steps v WHERE v.violation = ?2 UNION ALL \
+          SELECT m.message, v.id FROM violation_steps v JOIN message_steps m ON m.step = v.id WHERE v.violation = ?2) t \
+         JOIN outbox o ON o.id = t.message LEFT JOIN violation_steps s ON s.id = o.id ORDER BY o.rowid DESC LIMIT ?3"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(violation)
         .bind(limit)
         .fetch_all(store.read_pool())
@@ -205,96 +234,8 @@ fn name_of(key: &str, alerting: Option<&Alerting>) -> String {
     }
 }
 
-/// A channel as the API lists it.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = Channel)]
-pub struct ChannelView {
-    /// What routes and commands call it.
-    pub name: String,
-    /// `webhook`, `slack`, `alertmanager`, `email`.
-    pub kind: &'static str,
-    /// Where to, without what may be secret.
-    pub place: String,
-    /// Whether the same change on many nodes is one message.
-    pub gathers: bool,
-    /// What it hears of, in words.
-    pub hears: Vec<String>,
-    /// Why nothing can be sent there, if so.
-    pub trouble: Option<String>,
-    /// Messages that wait.
-    pub waiting: u64,
-    /// The oldest of them.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub oldest: Option<Timestamp>,
-    /// Dead letters.
-    pub given_up: u64,
-    /// When one was last accepted.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub delivered: Option<Timestamp>,
-    /// Why the last attempt of one that waits failed.
-    pub last_error: Option<String>,
-}
-
-/// All channels with how their deliveries stand.
-///
-/// # Errors
-/// What the store refuses.
-pub async fn all_channels(
-    store: &Store,
-    alerting: &Alerting,
-) -> Result<Vec<ChannelView>, StoreError> {
-    let mut all = Vec::new();
-    for channel in alerting.channels() {
-        let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM outbox WHERE channel = ?1 AND delivered IS NULL AND given_up IS NULL) AS waiting, \
-             (SELECT min(created) FROM outbox WHERE channel = ?1 AND delivered IS NULL AND given_up IS NULL) AS oldest, \
-             (SELECT count(*) FROM outbox WHERE channel = ?1 AND delivered IS NULL AND given_up IS NOT NULL) AS given_up, \
-             (SELECT max(delivered) FROM outbox WHERE channel = ?1) AS delivered, \
-             (SELECT last_error FROM outbox WHERE channel = ?1 AND delivered IS NULL AND given_up IS NULL AND last_error IS NOT NULL \
-              ORDER BY id DESC LIMIT 1) AS last_error",
-        )
-        .bind(&channel.key)
-        .fetch_one(store.read_pool())
-        .await?;
-        let whole = |column: &str| {
-            Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
-        };
-        all.push(ChannelView {
-            name: channel.name.clone(),
-            kind: channel.kind(),
-            place: channel.place.clone(),
-            gathers: channel.gathers,
-            hears: hears(channel, alerting),
-            trouble: channel.trouble(),
-            waiting: whole("waiting")?,
-            oldest: crate::store::nodes::time(&row, "oldest")?,
-            given_up: whole("given_up")?,
-            delivered: crate::store::nodes::time(&row, "delivered")?,
-            last_error: row.try_get("last_error")?,
-        });
-    }
-    Ok(all)
-}
-
-fn hears(channel: &Channel, alerting: &Alerting) -> Vec<String> {
-    if alerting.routes().is_empty() {
-        return vec!["Everything: there is no route.".to_owned()];
-    }
-    let named = |route: &&crate::settings::AlertRoute| route.channels.contains(&channel.name);
-    let words: Vec<String> = alerting
-        .routes()
-        .iter()
-        .filter(named)
-        .map(route::words)
-        .collect();
-    if words.is_empty() {
-        vec!["Nothing: no route names it.".to_owned()]
-    } else {
-        words
-    }
-}
-
-/// Has dead letters tried again, under the ids they had: those of one message, to one channel or to all. Answers for how many.
+/// Has dead letters tried again, under the ids they had: those of one message that tells of a node within reach, to one channel or to all.
+/// Answers for how many.
 ///
 /// # Errors
 /// What the store refuses.
@@ -315,19 +256,18 @@ pub async fn try_again(
     store
         .write(move |tx| {
             Box::pin(async move {
-                let moved = sqlx::query(
-                    "UPDATE outbox SET given_up = NULL, next_attempt = ?1, tried_from = ?1, attempts = 0 \
-                     WHERE id = ?2 AND given_up IS NOT NULL AND delivered IS NULL AND (?3 IS NULL OR channel = ?3) \
-                     AND (?4 IS NULL OR EXISTS (SELECT 1 FROM violation_steps t JOIN violations v ON v.id = t.violation JOIN nodes n ON n.id = v.node \
-                       WHERE (t.id = ?2 OR t.id IN (SELECT step FROM message_steps WHERE message = ?2)) AND n.grp IN (SELECT value FROM json_each(?4))))",
-                )
-                .bind(at.as_micros())
-                .bind(&id)
-                .bind(key)
-                .bind(by.reach.to_sql())
-                .execute(&mut tx.connection)
-                .await?
-                .rows_affected();
+                let sql = format!(
+                    "UPDATE outbox AS o SET given_up = NULL, next_attempt = ?2, tried_from = ?2, attempts = 0 \
+                     WHERE o.id = ?3 AND {GIVEN_UP} AND (?4 IS NULL OR o.channel = ?4) AND {TELLS_WITHIN}"
+                );
+                let moved = sqlx::query(AssertSqlSafe(sql))
+                    .bind(by.reach.to_sql())
+                    .bind(at.as_micros())
+                    .bind(&id)
+                    .bind(key)
+                    .execute(&mut tx.connection)
+                    .await?
+                    .rows_affected();
                 if moved > 0 {
                     let name = channel.as_deref().unwrap_or("every channel");
                     let doing = Doing {
@@ -346,4 +286,47 @@ pub async fn try_again(
             })
         })
         .await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::*;
+
+    /// How the store would go through a query.
+    async fn plan(store: &Store, sql: &str) -> String {
+        let sql = format!("EXPLAIN QUERY PLAN {sql}");
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(store.read_pool())
+            .await
+            .unwrap();
+        let lines = rows.iter().map(|row| row.get::<String, _>("detail"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[tokio::test]
+    async fn what_waits_and_dead_letters_are_read_by_their_index_among_any_number_of_deliveries() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db"))
+            .await
+            .unwrap();
+        for (state, condition, indexes) in [
+            (
+                DeliveryState::Waiting,
+                WAITING,
+                &["outbox_waiting", "outbox_due"][..],
+            ),
+            (DeliveryState::GivenUp, GIVEN_UP, &["outbox_given_up"]),
+        ] {
+            let count =
+                format!("SELECT count(*) FROM outbox o WHERE {condition} AND {TELLS_WITHIN}");
+            for sql in [count, page(Some(state))] {
+                let plan = plan(&store, &sql).await;
+                let by_index = indexes
+                    .iter()
+                    .any(|index| plan.contains(&format!("INDEX {index}")));
+                assert!(by_index, "{sql}\n{plan}");
+            }
+        }
+    }
 }

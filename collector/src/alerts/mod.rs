@@ -7,6 +7,7 @@ mod alertmanager;
 mod attempt;
 mod change;
 mod channel;
+mod channel_view;
 mod due;
 mod event;
 mod gather;
@@ -23,17 +24,19 @@ mod trial;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
+use crate::access::Reach;
 use crate::settings::{AlertRoute, CollectorSettings};
 use crate::violations::view::{Step, ViolationView};
 
 pub use self::change::change_of;
 pub use self::channel::{Channel, channel_names};
+pub use self::channel_view::{ChannelView, channels};
 pub use self::event::event_body;
 pub use self::gather::tell;
 pub use self::listing::{
-    ChannelView, Delivery, DeliveryFilter, DeliveryState, all_channels, deliveries, of_violation,
-    try_again,
+    Delivery, DeliveryFilter, DeliveryState, deliveries, of_violation, try_again,
 };
+pub(crate) use self::listing::{GIVEN_UP, TELLS_WITHIN, WAITING};
 pub use self::outbox::run;
 pub use self::route::About;
 pub use self::signature::{SecretError, SigningSecret};
@@ -90,6 +93,24 @@ impl Alerting {
     /// The routes.
     pub fn routes(&self) -> &[AlertRoute] {
         &self.routes
+    }
+
+    /// The routes that somebody sees, each with the groups within their reach.
+    pub fn routes_within(&self, reach: &Reach) -> Vec<AlertRoute> {
+        let within = |route| route::within(route, reach);
+        self.routes.iter().filter_map(within).collect()
+    }
+
+    /// The channels that somebody sees: all, or those that are told of nodes within their reach.
+    pub fn channels_within(&self, reach: &Reach) -> Vec<&Channel> {
+        let routes = self.routes_within(reach);
+        let all = reach.is_all() || self.routes.is_empty();
+        let told = |channel: &&Channel| {
+            all || routes
+                .iter()
+                .any(|route| route.channels.contains(&channel.name))
+        };
+        self.channels.iter().filter(told).collect()
     }
 
     /// Whether a channel hears of something.

@@ -3,6 +3,7 @@
 use attestation::path::ImagePath;
 use attestation::scope::Expect;
 
+use crate::access::Reach;
 use crate::settings::AlertRoute;
 use crate::store::NodeState;
 use crate::violations::view::{Kind, Severity, ViolationView};
@@ -55,6 +56,17 @@ fn matches(route: &AlertRoute, about: &About<'_>) -> bool {
                 .and_then(|path| ImagePath::parse(path).ok())
                 .is_some_and(|path| paths.decide(&path).expect == Expect::Sealed)
         })
+}
+
+/// A route as somebody sees it: of the groups that it names those within their reach, and no route where none of them is.
+pub fn within(route: &AlertRoute, reach: &Reach) -> Option<AlertRoute> {
+    let reached = |group: &&String| reach.reaches(group);
+    let groups: Vec<String> = route.groups.iter().filter(reached).cloned().collect();
+    let is_seen = route.groups.is_empty() || !groups.is_empty();
+    is_seen.then(|| AlertRoute {
+        groups,
+        ..route.clone()
+    })
 }
 
 /// A route as people read it.
@@ -175,6 +187,25 @@ mod tests {
     fn a_suspended_node_is_recorded_and_not_told() {
         assert!(!is_heard(NodeState::Suspended));
         assert!(is_heard(NodeState::Active) && is_heard(NodeState::Retired));
+    }
+
+    #[test]
+    fn who_is_limited_sees_of_a_route_the_groups_that_they_reach() {
+        let of = |groups: &[&str]| Reach::of(groups.iter().map(|group| (*group).to_owned()));
+        let narrow = AlertRoute {
+            groups: vec!["web".to_owned(), "db".to_owned()],
+            ..route(&["pager"])
+        };
+        let seen = |route: &AlertRoute, groups: &[&str]| {
+            within(route, &of(groups)).map(|route| words(&route))
+        };
+        let both = "All violations in web or db go to pager.";
+        assert_eq!(seen(&narrow, &[]).as_deref(), Some(both));
+        let web = "All violations in web go to pager.";
+        assert_eq!(seen(&narrow, &["web", "lab"]).as_deref(), Some(web));
+        assert_eq!(seen(&narrow, &["lab"]), None);
+        let wide = "All violations go to mail.";
+        assert_eq!(seen(&route(&["mail"]), &["lab"]).as_deref(), Some(wide));
     }
 
     #[test]

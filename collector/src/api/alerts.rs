@@ -42,11 +42,10 @@ pub(super) async fn list(
         channel: query.channel.as_deref(),
         state: query.state,
         before,
-        reach: person.reach.to_sql(),
     };
     let app = &people.app;
-    let items =
-        alerts::deliveries(&app.store, Some(&app.channels.alerting), &filter, limit + 1).await?;
+    let alerting = Some(&*app.channels.alerting);
+    let items = alerts::deliveries(&app.store, alerting, &person.reach, filter, limit + 1).await?;
     Ok(Json(Listed::of(items, limit, |item| {
         item.cursor.to_string()
     })))
@@ -62,13 +61,17 @@ pub(super) struct Channels {
 
 /// `GET /api/v1/channels`: who is told, of what, and how that goes.
 #[utoipa::path(get, path = "/api/v1/channels", operation_id = "alerts_channels", tag = "channels", responses((status = 200, body = Channels)))]
-pub(super) async fn channels(State(people): State<People>) -> Answer<Json<Channels>> {
+pub(super) async fn channels(
+    State(people): State<People>,
+    Extension(person): Extension<Person>,
+) -> Answer<Json<Channels>> {
     let app = &people.app;
     let alerting = &app.channels.alerting;
+    let routes = alerting.routes_within(&person.reach);
     Ok(Json(Channels {
-        items: alerts::all_channels(&app.store, alerting).await?,
+        items: alerts::channels(&app.store, alerting, &person.reach).await?,
         next: None,
-        routes: alerting.routes().iter().map(route::words).collect(),
+        routes: routes.iter().map(route::words).collect(),
     }))
 }
 

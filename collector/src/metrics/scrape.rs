@@ -66,7 +66,7 @@ async fn look(app: &AppState) -> Result<(), StoreError> {
     }
     standing.unreviewed.set(whole(summary.unreviewed));
     let now = clock::now();
-    for channel in alerts::all_channels(&app.store, &app.channels.alerting).await? {
+    for channel in alerts::channels(&app.store, &app.channels.alerting, &Reach::all()).await? {
         let label = ChannelLabel {
             channel: channel.name,
         };

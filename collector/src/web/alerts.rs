@@ -1,4 +1,4 @@
-//! `/alerts`: who is told of what, whether it reached them, and what did not.
+//! `/alerts`: who is told of what, whether it reached them, and what did not. Who is limited to groups sees what tells of their nodes.
 
 use attestation::time::Timestamp;
 use axum::Extension;
@@ -9,9 +9,10 @@ use serde::Deserialize;
 
 use super::form::Filled;
 use super::{address, shell, state, text};
-use crate::access::Person;
-use crate::access::roles::Right;
-use crate::alerts::{self, ChannelView, Delivery, DeliveryFilter, DeliveryState, Trial, route};
+use crate::access::{Person, Reach, Right};
+use crate::alerts::{
+    self, Alerting, ChannelView, Delivery, DeliveryFilter, DeliveryState, Trial, route,
+};
 use crate::api::{Asked, Listed, Named};
 use crate::clock;
 use crate::door::people::People;
@@ -43,12 +44,11 @@ impl Filter {
         .find(|state| state.as_str() == self.state)
     }
 
-    fn of(&self, person: &Person) -> DeliveryFilter<'_> {
+    fn wanted(&self) -> DeliveryFilter<'_> {
         DeliveryFilter {
             channel: (!self.channel.is_empty()).then_some(self.channel.as_str()),
             state: self.state(),
             before: self.before,
-            reach: person.reach.to_sql(),
         }
     }
 
@@ -66,18 +66,16 @@ pub(super) async fn page(
     Extension(person): Extension<Person>,
     Asked(filter): Asked<Filter>,
 ) -> Result<Markup, ProblemResponse> {
-    let (app, now) = (&people.app, clock::now());
-    let alerting = &app.channels.alerting;
-    let channels = alerts::all_channels(&app.store, alerting).await?;
-    let rows =
-        alerts::deliveries(&app.store, Some(alerting), &filter.of(&person), ROWS + 1).await?;
-    let listed = Listed::of(rows, ROWS, |row| row.cursor.to_string());
+    let (app, reach, now) = (&people.app, &person.reach, clock::now());
+    let (store, alerting) = (&app.store, &*app.channels.alerting);
+    let channels = alerts::channels(store, alerting, reach).await?;
+    let told = alerts::deliveries(store, Some(alerting), reach, filter.wanted(), ROWS + 1).await?;
+    let listed = Listed::of(told, ROWS, |row| row.cursor.to_string());
     let given_up = DeliveryFilter {
         state: Some(DeliveryState::GivenUp),
-        reach: person.reach.to_sql(),
         ..DeliveryFilter::default()
     };
-    let dead = alerts::deliveries(&app.store, Some(alerting), &given_up, DEAD).await?;
+    let dead = alerts::deliveries(store, Some(alerting), reach, given_up, DEAD).await?;
     let here = filter.address(
         &filter.channel,
         &filter.state,
@@ -86,10 +84,12 @@ pub(super) async fn page(
     let may = person.may(Right::Respond);
     let body = html! {
         h1 { (first_line(&channels)) }
-        @if channels.is_empty() { (empty()) } @else {
-            (shell::live("channels", &here, &["violation"], &channel_table(&channels, may, now)))
+        @if !reach.is_all() { p.lead { "You see what is told of the nodes that you reach: other deliveries are neither shown nor counted." } }
+        @if channels.is_empty() { (nobody(reach, alerting)) } @else {
+            (shell::live("channels", &here, &["violation"], &channel_table(&channels, may && reach.is_all(), now)))
+            @if may && !reach.is_all() { p.note { "A test reaches everybody whom the channel tells: only who is limited to no group may send one." } }
             h2 #routes { "Routes" }
-            (routes(&alerting.routes().iter().map(route::words).collect::<Vec<_>>()))
+            (routes(&alerting.routes_within(reach).iter().map(route::words).collect::<Vec<_>>()))
         }
         @if !dead.is_empty() {
             h2 #dead { "Dead letters" small { "given up on; nobody was told" } }
@@ -134,7 +134,16 @@ fn first_line(channels: &[ChannelView]) -> String {
     }
 }
 
-fn empty() -> Markup {
+/// Where nobody is told: what to do about it.
+fn nobody(reach: &Reach, alerting: &Alerting) -> Markup {
+    html! {
+        @if alerting.channels().is_empty() { (none_configured()) } @else {
+            div.empty { p { "No route sends what is found on " (text::nodes_of(reach)) " to a channel. Whoever keeps the collector’s configuration adds one there: " code { "[[route]]" } " with the channels, and these groups or none." } }
+        }
+    }
+}
+
+fn none_configured() -> Markup {
     html! {
         div.empty {
             p { b { "Add a channel" } " to the collector’s configuration and restart it; each secret lies in a file of its own that others cannot read:" }
@@ -322,6 +331,26 @@ mod tests {
         let mut dead = channel("chat");
         dead.given_up = 1;
         assert_eq!(first_line(&[dead]), "1 alert was given up on.");
+    }
+
+    #[test]
+    fn where_nobody_is_told_the_page_says_what_to_do() {
+        let mut settings = crate::settings::CollectorSettings::new("/tmp".into());
+        let shown = |settings: &_, reach: &Reach| {
+            let alerting = Alerting::new(settings, ([127, 0, 0, 1], 1).into());
+            nobody(reach, &alerting).into_string()
+        };
+        let web = Reach::of(["<web>".to_owned()]);
+        assert!(shown(&settings, &web).contains("Add a channel"));
+        settings.webhooks = vec![crate::settings::Webhook::new(
+            "http://127.0.0.1/",
+            "s".to_owned(),
+        )];
+        let limited = shown(&settings, &web);
+        assert!(
+            limited.contains("&lt;web&gt;") && limited.contains("[[route]]"),
+            "{limited}"
+        );
     }
 
     #[test]

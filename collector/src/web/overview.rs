@@ -48,7 +48,7 @@ pub(super) async fn page(
         }
         div.cols {
             @if summary.nodes > 0 { div { (blind_section(&blind, now)) } }
-            div { (collector(&people, &summary, now)) }
+            div { (collector(&people, reach, &summary, now)) }
         }
         @if summary.nodes > 0 { (month(&days)) }
     };
@@ -280,15 +280,17 @@ fn blind_section(blind: &Blind, now: Timestamp) -> Markup {
     }
 }
 
-fn collector(people: &People, summary: &Summary, now: Timestamp) -> Markup {
-    let channels = people.app.channels.alerting.channels().len();
+fn collector(people: &People, reach: &Reach, summary: &Summary, now: Timestamp) -> Markup {
+    let alerting = &people.app.channels.alerting;
+    let channels = alerting.channels_within(reach).len();
     html! {
         h2 #collector { "The collector itself" }
         dl.facts {
             dt { "Running" } dd { "started " (text::age(people.app.started, now)) ", version " (env!("CARGO_PKG_VERSION")) }
             dt { "Alerts" }
             dd {
-                @if channels == 0 { span.warn { "Nobody is told: no channel is configured." } }
+                @if alerting.channels().is_empty() { span.warn { "Nobody is told: no channel is configured." } }
+                @else if channels == 0 { span.warn { "Nobody is told of " (text::nodes_of(reach)) ": no route sends what is found there to a channel." } }
                 @else {
                     a href="/alerts" { (text::counted(u64::try_from(channels).unwrap_or(0), "channel", "channels")) } ", "
                     @if summary.alerts_waiting == 0 { "nothing waits" } @else { (text::counted(summary.alerts_waiting, "delivery waits", "deliveries wait")) }

@@ -37,7 +37,8 @@ pub(super) async fn page(
         )
     })?;
     let steps = reads::history(app, &id, STEPS).await?;
-    let deliveries = alerts::of_violation(&app.store, &app.channels.alerting, &id, STEPS).await?;
+    let alerting = &app.channels.alerting;
+    let deliveries = alerts::of_violation(&app.store, alerting, &person.reach, &id, STEPS).await?;
     let elsewhere = reads::elsewhere(app, &person.reach, &violation, ELSEWHERE).await?;
     let assigned = assigned(&people, &violation).await?;
     let asked = crate::exceptions::at_violation(app, &id, ELSEWHERE, clock::now()).await?;
@@ -55,7 +56,7 @@ pub(super) async fn page(
             div { h2 #from { "Expected from" } (expected_from(&violation, assigned.as_ref(), now)) }
         }
         h2 #when { "When" }
-        (when(&violation, &deliveries, people.app.channels.alerting.channels().is_empty()))
+        (when(&violation, &deliveries, alerting.channels().is_empty()))
         (review::section(&violation, node.as_ref().map(|node| &node.row), person.role, now))
         (exceptions::section(&violation, &asked, &person, now))
         (others(&elsewhere, now))

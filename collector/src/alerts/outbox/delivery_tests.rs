@@ -9,6 +9,7 @@ use axum::routing::post;
 use http::{HeaderMap, StatusCode};
 
 use super::*;
+use crate::access::Reach;
 use crate::alerts::{Delivery as Listed, DeliveryFilter, SigningSecret, deliveries};
 use crate::metrics::Metrics;
 use crate::settings::{CollectorSettings, Webhook};
@@ -124,9 +125,15 @@ impl Bench {
     /// Waits until so many deliveries are settled.
     async fn settled(&self, count: usize) -> Vec<Listed> {
         loop {
-            let all = deliveries(&self.store, None, &DeliveryFilter::default(), 100)
-                .await
-                .unwrap();
+            let all = deliveries(
+                &self.store,
+                None,
+                &Reach::all(),
+                DeliveryFilter::default(),
+                100,
+            )
+            .await
+            .unwrap();
             if all
                 .iter()
                 .filter(|one| one.delivered.is_some() || one.given_up.is_some())

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::access::Reach;
+use crate::alerts::{GIVEN_UP, TELLS_WITHIN, WAITING};
 use crate::state::AppState;
 use crate::store::{NodeRow, StoreError};
 
@@ -73,17 +74,18 @@ pub async fn summary(
         summary.violations += count;
         summary.severities.insert(severity, count);
     }
-    let numbers: (i64, i64, i64, i64) = sqlx::query_as(
+    let sql = format!(
         "WITH within (id) AS (SELECT n.id FROM nodes n JOIN json_each(?1) g ON g.value = n.grp) \
          SELECT (SELECT count(*) FROM touched WHERE reviewed IS NULL AND (?1 IS NULL OR node IN within)) \
          + (SELECT count(*) FROM pins WHERE reviewed IS NULL AND (?1 IS NULL OR node IN within)), \
-         (SELECT count(*) FROM outbox WHERE delivered IS NULL AND given_up IS NULL), \
-         (SELECT count(*) FROM outbox WHERE given_up IS NOT NULL), \
-         (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)",
-    )
-    .bind(&reach)
-    .fetch_one(pool)
-    .await?;
+         (SELECT count(*) FROM outbox o WHERE {WAITING} AND {TELLS_WITHIN}), \
+         (SELECT count(*) FROM outbox o WHERE {GIVEN_UP} AND {TELLS_WITHIN}), \
+         (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)"
+    );
+    let numbers: (i64, i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&reach)
+        .fetch_one(pool)
+        .await?;
     let [unreviewed, waiting, given_up, bytes] = [numbers.0, numbers.1, numbers.2, numbers.3]
         .map(|number| u64::try_from(number).unwrap_or(0));
     summary.unreviewed = unreviewed;

@@ -45,6 +45,11 @@ const ORIGIN: (&str, &str) = ("origin", "http://ops.example:8080");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 async fn bench() -> Bench {
+    bench_with(|_| {}).await
+}
+
+/// The same, configured.
+async fn bench_with(configure: impl FnOnce(&mut CollectorSettings)) -> Bench {
     // A provider that is there already is the same one.
     drop(rustls::crypto::ring::default_provider().install_default());
     let directory = tempfile::tempdir().unwrap();
@@ -56,6 +61,7 @@ async fn bench() -> Bench {
         settings.ops,
         settings.journal,
     ) = (any, any, any, false);
+    configure(&mut settings);
     let first = crate::init(&settings).await.unwrap();
     let running = crate::start(settings, std::future::pending())
         .await

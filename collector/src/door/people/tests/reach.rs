@@ -53,6 +53,7 @@ async fn lists_and_numbers_leave_out_what_is_beyond() {
         "/sessions",
         "/activity",
         "/images",
+        "/alerts",
     ] {
         let bearer = format!("Bearer {limited}");
         let headers = [("authorization", bearer.as_str()), ("accept", "text/html")];
@@ -105,6 +106,140 @@ async fn what_is_beyond_is_not_there_to_look_at_or_to_act_on() {
     let body = r#"{"group":"db"}"#;
     let (status, _) = bench.with_token(&limited, Method::POST, &path, body).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+/// A channel each for both groups and for one of them, and a chat that gathers; none of them can be reached.
+fn three_channels(settings: &mut CollectorSettings) {
+    use crate::settings::{AlertRoute, Slack, Webhook};
+    use crate::violations::Severity;
+    let hook = |name: &str| Webhook {
+        name: Some(name.to_owned()),
+        ..Webhook::new("http://127.0.0.1:9/", "0123456789abcdef".to_owned())
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let route = |channels: &[&str], groups: &[&str]| AlertRoute {
+        channels: names(channels),
+        severity: Severity::Low,
+        groups: names(groups),
+        kinds: Vec::new(),
+        paths: None,
+    };
+    settings.webhooks = vec![hook("both"), hook("db-only")];
+    settings.alerts.slack = vec![Slack {
+        name: "chat".to_owned(),
+        url: "http://127.0.0.1:9/".to_owned().into(),
+    }];
+    // Longer than any test: both nodes are one message.
+    (settings.alerts.settle, settings.alerts.window) = (60, 60);
+    settings.alerts.routes = vec![
+        route(&["both", "chat"], &["web", "db"]),
+        route(&["db-only"], &["db"]),
+    ];
+}
+
+#[tokio::test]
+async fn alerts_are_parted_by_the_nodes_that_they_tell_of() {
+    let bench = bench_with(three_channels).await;
+    let (web, db) = two_groups(&bench).await;
+    for (group, own, beyond, channels, deliveries) in [
+        ("web", &web, &db, &["both", "chat"][..], 2),
+        ("db", &db, &web, &["both", "db-only", "chat"][..], 3),
+    ] {
+        let limited = bench.token("ann", Role::Operator, &[group]).await;
+        let (_, told) = bench
+            .with_token(&limited, Method::GET, "/api/v1/alerts", "")
+            .await;
+        let items = told["items"].as_array().unwrap();
+        assert_eq!(items.len(), deliveries, "{group}: {told}");
+        for one in items {
+            assert_eq!(one["violation"], own.as_str(), "{group}: {one}");
+            let nodes = u64::from(one["channel"] == "chat");
+            assert_eq!(one["nodes"].as_u64().unwrap_or(0), nodes, "{group}: {one}");
+        }
+        assert!(!told.to_string().contains(beyond.as_str()), "{told}");
+        let (_, listed) = bench
+            .with_token(&limited, Method::GET, "/api/v1/channels", "")
+            .await;
+        let seen = listed["items"].as_array().unwrap().iter();
+        let names: Vec<&str> = seen.map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(names, channels, "{group}");
+        let waiting =
+            |it: &Value| it["waiting"].as_u64().unwrap() + it["given_up"].as_u64().unwrap();
+        let sum: u64 = listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(waiting)
+            .sum();
+        assert_eq!(sum, deliveries as u64, "{group}: {listed}");
+        let (_, numbers) = bench
+            .with_token(&limited, Method::GET, "/api/v1/summary", "")
+            .await;
+        assert_eq!(numbers["alerts_waiting"], sum, "{group}: {numbers}");
+    }
+    let (_, whole) = bench.as_admin(Method::GET, "/api/v1/alerts", "").await;
+    let gathered = whole["items"].as_array().unwrap().iter();
+    let nodes: Vec<u64> = gathered.filter_map(|it| it["nodes"].as_u64()).collect();
+    assert_eq!(nodes, [2], "{whole}");
+    // The page of the one who is limited names no group, node or channel of the other.
+    let limited = bench.token("ann", Role::Operator, &["web"]).await;
+    let bearer = format!("Bearer {limited}");
+    let headers = [("authorization", bearer.as_str()), ("accept", "text/html")];
+    let page = text(bench.ask(Method::GET, "/alerts", &headers, "").await).await;
+    assert!(
+        page.contains("All violations in web go to both and chat.") && page.contains(&web),
+        "{page}"
+    );
+    for beyond in ["in db", "or db", "db-only", "db-1", &db, "Send a test"] {
+        assert!(!page.contains(beyond), "{beyond}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_limited_has_only_their_own_dead_letters_tried_again_and_sends_no_test() {
+    let bench = bench_with(three_channels).await;
+    let (web, db) = two_groups(&bench).await;
+    // To a channel that is not configured: nothing but a person touches it.
+    let dead = "INSERT INTO outbox (id, channel, body, created, next_attempt, given_up) \
+         SELECT s.id, 'gone', X'', 0, 0, 1 FROM violation_steps s WHERE s.violation IN (?, ?)";
+    let (one, other) = (web.clone(), db.clone());
+    bench
+        .app
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(dead).bind(one).bind(other);
+                done.execute(&mut tx.connection).await?;
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    let (_, all) = bench
+        .as_admin(
+            Method::GET,
+            "/api/v1/alerts?state=given-up&channel=gone",
+            "",
+        )
+        .await;
+    let id_of = |violation: &str| {
+        let items = all["items"].as_array().unwrap();
+        let found = items.iter().find(|it| it["violation"] == violation);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let limited = bench.token("ann", Role::Operator, &["web"]).await;
+    for (violation, expected) in [(&db, StatusCode::NOT_FOUND), (&web, StatusCode::OK)] {
+        let path = format!("/api/v1/alerts/{}/retry", id_of(violation));
+        let body = r#"{"channel":"gone"}"#;
+        let (status, answer) = bench.with_token(&limited, Method::POST, &path, body).await;
+        assert_eq!(status, expected, "{answer}");
+    }
+    let path = "/api/v1/channels/both/test";
+    let (status, refused) = bench.with_token(&limited, Method::POST, path, "{}").await;
+    assert_eq!(
+        (status, refused["code"].as_str()),
+        (StatusCode::FORBIDDEN, Some("beyond"))
+    );
 }
 
 #[tokio::test]

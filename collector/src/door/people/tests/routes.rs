@@ -59,6 +59,38 @@ async fn every_route_asks_for_what_the_table_says_and_for_no_less() {
 }
 
 #[tokio::test]
+async fn a_limit_to_groups_closes_what_the_table_says_and_no_more() {
+    let bench = bench().await;
+    let limited = bench.token("somebody", Role::Admin, &["web"]).await;
+    let mut closed = Vec::new();
+    for route in ROUTES {
+        let name = format!("{} {}", route.method, route.path);
+        if route.need == Need::Open || name == "DELETE /api/v1/sessions" {
+            continue;
+        }
+        let bearer = format!("Bearer {limited}");
+        let headers = [
+            ("content-type", "application/json"),
+            ("authorization", bearer.as_str()),
+        ];
+        let path = concrete(route.path);
+        let answer = bench.ask(route.method.clone(), &path, &headers, "{}").await;
+        let refused = answer.status() == StatusCode::FORBIDDEN;
+        assert_eq!(refused, matches!(route.need, Need::Whole(_)), "{name}");
+        if refused {
+            closed.push(name);
+        }
+    }
+    // A test reaches everybody whom a channel tells.
+    let tests = [
+        "POST /alerts/channels/{name}/test",
+        "POST /api/v1/channels/{name}/test",
+    ];
+    assert_eq!(closed, tests);
+    bench.running.stop();
+}
+
+#[tokio::test]
 async fn what_stands_in_no_table_is_refused() {
     let bench = bench().await;
     let (status, _) = bench.as_admin(Method::PATCH, "/nodes", "").await;
