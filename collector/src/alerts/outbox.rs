@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use attestation::digest::Digest;
 use attestation::time::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use sqlx::Row as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
