@@ -89,10 +89,15 @@ pub struct DeliveryFilter<'a> {
 pub(crate) const WAITING: &str = "o.delivered IS NULL AND o.given_up IS NULL";
 /// Rows `o` of the outbox that are dead letters.
 pub(crate) const GIVEN_UP: &str = "o.delivered IS NULL AND o.given_up IS NOT NULL";
+/// Whether there is any violation within reach. The first parameter is [`Reach::to_sql`]. Where there is none no message is looked into:
+/// whoever oversees quiet nodes does not wait for those of others.
+const ANY_WITHIN: &str = "(?1 IS NULL OR EXISTS (SELECT 1 FROM nodes n JOIN violations v ON v.node = n.id \
+     WHERE n.grp IN (SELECT value FROM json_each(?1))))";
 /// Whether a message, a row `o` of the outbox, tells of a node within reach. The first parameter is [`Reach::to_sql`].
-pub(crate) const TELLS_WITHIN: &str = "(?1 IS NULL OR EXISTS (SELECT 1 FROM violation_steps t JOIN violations v ON v.id = t.violation \
+pub(crate) const TELLS_WITHIN: &str = "(?1 IS NULL OR ((SELECT EXISTS (SELECT 1 FROM nodes n JOIN violations v ON v.node = n.id \
+     WHERE n.grp IN (SELECT value FROM json_each(?1)))) AND EXISTS (SELECT 1 FROM violation_steps t JOIN violations v ON v.id = t.violation \
      JOIN nodes n ON n.id = v.node WHERE (t.id = o.id OR t.id IN (SELECT step FROM message_steps WHERE message = o.id)) \
-     AND n.grp IN (SELECT value FROM json_each(?1))))";
+     AND n.grp IN (SELECT value FROM json_each(?1)))))";
 
 /// What is told of a message: a row `o` of the outbox, with the step `s` that it is where it gathers none. Of a message that gathers,
 /// the violation and the nodes within reach. The first parameter is [`Reach::to_sql`].
@@ -110,7 +115,7 @@ fn page(state: Option<DeliveryState>) -> String {
     let (stands, row) = that_stand(state);
     format!(
         "WITH page (place) AS (SELECT o.rowid FROM outbox o WHERE {stands} AND {row} < ?2 AND (?3 IS NULL OR o.channel = ?3) \
-          AND {TELLS_WITHIN} ORDER BY {row} DESC LIMIT ?4) \
+          AND {TELLS_WITHIN} ORDER BY {row} DESC LIMIT CASE WHEN {ANY_WITHIN} THEN ?4 ELSE 0 END) \
          SELECT {COLUMNS} FROM page JOIN outbox o ON o.rowid = page.place LEFT JOIN violation_steps s ON s.id = o.id ORDER BY o.rowid DESC"
     )
 }
