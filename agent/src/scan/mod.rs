@@ -30,7 +30,7 @@ mod root;
 mod served;
 mod walk;
 
-pub(crate) use self::links::{Links, handle_key};
+pub(crate) use self::links::{Links, handle_key, split_handle};
 pub(crate) use self::mount_table::{
     MountLine, everybody, everybodys_mount_table, lines_below, mount_lines, relative,
 };

@@ -255,10 +255,9 @@ impl<'r> ObjectReader<'r> {
     fn note_link(&self, file: BorrowedFd<'_>, filesystem: &Filesystem, path: &ImagePath) {
         // Without handles there is no watch by handles that could make use of them.
         if let Ok(handle) = sys::name_to_handle(file) {
-            self.root.links().note(
-                &handle_key(filesystem.fsid, handle.kind, &handle.bytes),
-                path,
-            );
+            let key = handle_key(filesystem.fsid, handle.kind, &handle.bytes);
+            let has_several = |key: &[u8]| self.root.has_several_names(key);
+            self.root.links().note(&key, path, has_several);
         }
     }
 

@@ -16,7 +16,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use thiserror::Error;
 
 use super::served::{self, Server, Silence};
-use super::{Links, MountLine, handle_key, lines_below, mount_lines, mount_table};
+use super::{Links, MountLine, handle_key, lines_below, mount_lines, mount_table, split_handle};
 use crate::sys::{self, FileHandle};
 
 /// Bytes of a path given to the kernel at once: below `PATH_MAX`.
@@ -259,6 +259,30 @@ impl Root {
         let mut names = find().unwrap_or_default();
         names.retain(|name| name != path);
         names
+    }
+
+    /// Whether the file of a handle still has more than one name, as far as that can be told.
+    pub(super) fn has_several_names(&self, key: &[u8]) -> bool {
+        let Some((fsid, kind, bytes)) = split_handle(key) else {
+            return false;
+        };
+        let Some(filesystem) = self.filesystems().find(|one| one.fsid == fsid) else {
+            return false;
+        };
+        // Nobody waits here for one that may not answer.
+        if filesystem.server.is_some() {
+            return true;
+        }
+        let object = match sys::open_by_handle(filesystem.dir.as_fd(), kind, bytes) {
+            Ok(object) => object,
+            Err(error) => {
+                let gone = [Errno::STALE, Errno::NOENT].map(Some);
+                return !gone.contains(&Errno::from_io_error(&error));
+            }
+        };
+        let wanted = StatxFlags::NLINK;
+        rustix::fs::statx(&object, c"", AtFlags::EMPTY_PATH, wanted)
+            .map_or(true, |stat| stat.stx_nlink > 1)
     }
 
     /// The file system that is mounted exactly at this path and belongs to the root.

@@ -22,14 +22,14 @@ use super::board::{Batch, Board, Event, Key, Seen};
 use super::busy::Busy;
 use super::canary::Canaries;
 use super::descriptors::{self, Brought, Written};
-use super::handles::{Resolver, events_of, named_key, object_key, split_handle, written_key};
+use super::handles::{Resolver, events_of, named_key, object_key, written_key};
 use super::ladder::{self, Marked, Source};
 use super::record::{self, Handle, Record};
 use super::report::Aliased;
 use super::unlinked::only_unlinked;
 use super::{Attributed, EventSet, Place};
 use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
-use crate::scan::{Root, handle_key};
+use crate::scan::{Root, handle_key, split_handle};
 use crate::sys;
 
 /// Bytes taken with one read: some thousand events.

@@ -22,7 +22,7 @@ use super::record::{Handle, Named};
 use super::report::{Aliased, Inode};
 use super::{EventSet, Place};
 use crate::actor::{ExeDigests, Users};
-use crate::scan::{Filesystem, Root, handle_key};
+use crate::scan::{Filesystem, Root, handle_key, split_handle};
 use crate::sys;
 
 /// Directories whose paths are remembered: more than a storm is busy in at once, about 3 MiB. Looking one up again takes 4 µs.
@@ -84,13 +84,6 @@ pub(super) fn inode_key(dev: u64, ino: u64) -> Vec<u8> {
 fn split_named(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = key.split_first()?;
     rest.split_at_checked(usize::from(*length))
-}
-
-/// File system, kind and bytes in the key of a handle.
-pub(super) fn split_handle(key: &[u8]) -> Option<([u8; 8], i32, &[u8])> {
-    let (fsid, rest) = key.split_first_chunk::<8>()?;
-    let (kind, bytes) = rest.split_first_chunk::<4>()?;
-    Some((*fsid, i32::from_le_bytes(*kind), bytes))
 }
 
 /// Inode, whether it has several names, mount and shown path in the key of a written file.
