@@ -280,7 +280,7 @@ impl PinBoard {
             if seen.tail.is_some() {
                 tracked.tail = seen.tail;
             }
-        } else if longer(&tracked.found) {
+        } else if longer(&tracked.found) && (as_pinned || tracked.pin != seen.line) {
             tracked.fingerprint = seen.fingerprint;
             if as_pinned {
                 tracked.tail = seen.tail;

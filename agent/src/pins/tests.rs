@@ -157,6 +157,22 @@ fn growth_moves_the_pin_on_and_nothing_else_does() {
     );
 }
 
+/// A log that is cut and written anew as it was may be read in between: it goes on growing from there, up to its pin.
+#[test]
+fn a_file_that_was_cut_and_grows_back_to_its_pin_is_no_difference() {
+    let (pin, cut) = (line("./log/a", "one\ntwo\n"), line("./log/a", ""));
+    let (half, more) = (line("./log/a", "one\n"), line("./log/a", "one\ntwo\nx\n"));
+    let mut board = begun(std::slice::from_ref(&pin));
+    assert_eq!(look(&mut board, &pin.path(), seen(&cut)), CHANGED);
+    assert_eq!(
+        look(&mut board, &pin.path(), seen(&half)),
+        Effect::default()
+    );
+    assert_eq!(look(&mut board, &pin.path(), seen(&pin)), CHANGED);
+    assert!(board.view(&usual()).differences.is_empty());
+    assert_eq!(look(&mut board, &pin.path(), seen(&more)), GREW);
+}
+
 #[test]
 fn what_a_person_accepts_is_the_pin_if_it_is_still_there() {
     let (own, other) = (line("./etc/hostname", "a\n"), line("./etc/hostname", "b\n"));

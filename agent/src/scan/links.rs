@@ -22,8 +22,9 @@ const REVIEW_AFTER: usize = 1_024;
 pub(crate) struct Links {
     names: RwLock<HashMap<Box<[u8]>, Vec<ImagePath>>>,
     count: AtomicUsize,
-    /// Notes since the last review.
+    /// Notes since the last review, and names that it left.
     noted: AtomicUsize,
+    kept: AtomicUsize,
     overflowed: AtomicBool,
 }
 
@@ -31,9 +32,11 @@ impl Links {
     /// Notes a name of a file; `has_several` tells from time to time of other files whether they still have more than one.
     pub(crate) fn note(&self, key: &[u8], path: &ImagePath, has_several: impl Fn(&[u8]) -> bool) {
         let noted = self.noted.fetch_add(1, Ordering::Relaxed);
-        if noted >= REVIEW_AFTER.max(self.count.load(Ordering::Relaxed)) {
+        if noted >= REVIEW_AFTER.max(self.kept.load(Ordering::Relaxed)) {
             self.noted.store(0, Ordering::Relaxed);
             self.review(has_several);
+            let kept = self.count.load(Ordering::Relaxed);
+            self.kept.store(kept, Ordering::Relaxed);
         }
         self.add(key, path);
     }
