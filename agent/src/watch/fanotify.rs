@@ -26,7 +26,6 @@ use super::handles::{Resolver, events_of, named_key, object_key, written_key};
 use super::ladder::{self, Marked, Source};
 use super::record::{self, Handle, Record};
 use super::report::Aliased;
-use super::unlinked::only_unlinked;
 use super::{Attributed, EventSet, Place};
 use crate::actor::{Attribution, Doer, Trouble, Witness, clock};
 use crate::scan::{Root, handle_key, split_handle};
@@ -373,17 +372,10 @@ impl Reader {
     /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
     fn drop_uninteresting(&self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
         let mut elsewhere = Vec::new();
-        let records: Vec<_> = told.iter().map(|told| told.record).collect();
         let mut batch = self.board.batch();
-        let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
-        let unlinked = only_unlinked(&records, |handle| batch.is_ignored(&key(handle)));
-        let mut unlinked = unlinked.into_iter();
         told.retain_mut(|told| {
             let Told { record, linked, .. } = told;
             let events = events_of(record.mask);
-            if unlinked.next() == Some(true) && linked.is_none() {
-                return false;
-            }
             if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
                 batch.directories_moved();
                 told.interesting = true;
@@ -394,15 +386,18 @@ impl Reader {
                 .flatten()
                 .peekable();
             let unnamed = names.peek().is_none();
-            let in_scope =
-                names.any(|named| named.name == b"." || !batch.is_ignored(&key(&named.directory)));
+            let in_scope = names.any(|named| {
+                let handle = named.directory;
+                named.name == b"."
+                    || !batch.is_ignored(&handle_key(handle.fsid, handle.kind, handle.bytes))
+            });
             told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
             if !told.interesting
                 && events.intersects(EventSet::MODIFY.union(EventSet::CLOSE_WRITE))
                 && let Some(object) = record.object
             {
                 elsewhere.push(Elsewhere {
-                    key: key(&object),
+                    key: handle_key(object.fsid, object.kind, object.bytes),
                     closed: events.contains(EventSet::CLOSE_WRITE),
                 });
             }

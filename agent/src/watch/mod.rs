@@ -44,7 +44,6 @@ mod namespaces;
 mod processes;
 pub mod record;
 mod report;
-mod unlinked;
 
 /// Something happened at this path.
 #[derive(Clone, Debug)]

@@ -366,25 +366,6 @@ fn an_ignored_directory_that_is_moved_into_scope_is_heard_from_then_on() {
 }
 
 #[test]
-fn a_write_through_a_name_that_came_and_went_elsewhere_is_told() {
-    let Some(world) = World::new(&[("tmp", Expect::Ignored)], |dir| {
-        fs::create_dir(dir.join("tmp")).unwrap();
-        fs::write(dir.join("sealed"), b"x").unwrap();
-    }) else {
-        return;
-    };
-    // From here on what happens there is let go of as soon as it is read.
-    fs::write(world.at("tmp/other"), b"x").unwrap();
-    assert!(world.told_until_mark().is_empty());
-    for turn in 0..50 {
-        fs::hard_link(world.at("sealed"), world.at("tmp/alias")).unwrap();
-        fs::write(world.at("tmp/alias"), turn.to_string()).unwrap();
-        fs::remove_file(world.at("tmp/alias")).unwrap();
-        world.expect(&["sealed"]);
-    }
-}
-
-#[test]
 fn a_write_through_another_name_is_told_at_the_sealed_one() {
     let rules = [("tmp", Expect::Ignored)];
     let Some(world) = World::new(&rules, |dir| {
