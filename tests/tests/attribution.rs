@@ -147,7 +147,7 @@ fn who_sets_a_login_user_for_itself_is_told_with_doubt_and_has_no_session() {
     // The kernel tells nobody that a login user was set: of a process that has gone it is known only if it was looked at in time, so
     // both stay until they are told to go.
     let script = format!(
-        "echo 4242 > /proc/self/loginuid; /bin/sh -c 'echo 8080 > {}; read go'; exit",
+        "echo 4242 > /proc/self/loginuid; /bin/sh -c 'echo 8080 > {}; read go'; exit 0",
         root.join("etc/app/app.conf").display()
     );
     let mut forger = Command::new("/bin/sh")
