@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::board::{Batch, Board, Event, Key, Seen};
 use super::busy::Busy;
 use super::canary::Canaries;
+use super::counts::{LinkCounts, Look};
 use super::descriptors::{self, Brought, Written};
 use super::handles::{Resolver, events_of, named_key, object_key, written_key};
 use super::ladder::{self, Marked, Source};
@@ -83,6 +84,7 @@ impl FanotifyWatch {
             root: root.clone(),
             witness,
             busy: Busy::default(),
+            counts: LinkCounts::default(),
         };
         let reader = std::thread::Builder::new()
             .name("fanotify".into())
@@ -148,6 +150,7 @@ struct Reader {
     root: Root,
     witness: Witness,
     busy: Busy,
+    counts: LinkCounts,
 }
 
 /// What `poll` told.
@@ -370,12 +373,25 @@ impl Reader {
     }
 
     /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
-    fn drop_uninteresting(&self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
+    fn drop_uninteresting(&mut self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
         let mut elsewhere = Vec::new();
         let mut batch = self.board.batch();
+        let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
+        let records: Vec<_> = told.iter().map(|told| told.record).collect();
+        let looks = self
+            .counts
+            .judge(&records, |directory| batch.is_ignored(&key(directory)));
+        // Where names were found that are not kept, any object may have one.
+        let all_known = !self.root.links().overflowed();
+        let mut looks = looks.into_iter();
         told.retain_mut(|told| {
             let Told { record, linked, .. } = told;
             let events = events_of(record.mask);
+            match looks.next() {
+                Some(Look::Nowhere) if linked.is_none() && all_known => return false,
+                Some(Look::AtObject) => *linked = record.object,
+                _ => {}
+            }
             if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
                 batch.directories_moved();
                 told.interesting = true;
@@ -386,18 +402,15 @@ impl Reader {
                 .flatten()
                 .peekable();
             let unnamed = names.peek().is_none();
-            let in_scope = names.any(|named| {
-                let handle = named.directory;
-                named.name == b"."
-                    || !batch.is_ignored(&handle_key(handle.fsid, handle.kind, handle.bytes))
-            });
+            let in_scope =
+                names.any(|named| named.name == b"." || !batch.is_ignored(&key(&named.directory)));
             told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
             if !told.interesting
                 && events.intersects(EventSet::MODIFY.union(EventSet::CLOSE_WRITE))
                 && let Some(object) = record.object
             {
                 elsewhere.push(Elsewhere {
-                    key: handle_key(object.fsid, object.kind, object.bytes),
+                    key: key(&object),
                     closed: events.contains(EventSet::CLOSE_WRITE),
                 });
             }
@@ -456,7 +469,7 @@ fn quiet(root: &Root, source: &Source, key: &[u8], what: libc::c_uint) -> io::Re
 /// A record, and whether it is one of a place.
 struct Told<'b> {
     record: Record<'b>,
-    /// Its object, where that has several names in scope.
+    /// Its object, where that has several names in scope or may have one.
     linked: Option<Handle<'b>>,
     interesting: bool,
 }

@@ -37,6 +37,9 @@ const BEING_MADE: Duration = Duration::from_micros(500);
 /// Inodes with unknown names that wait to be looked for; more than that is a rescan.
 const ALIASED: usize = 16_384;
 
+/// What the kernel shows behind a path whose name has gone.
+const DELETED: &[u8] = b" (deleted)";
+
 const OBJECT: u8 = 0;
 const NAMED: u8 = 1;
 const INODE: u8 = 2;
@@ -275,7 +278,7 @@ impl Resolver {
             .iter()
             .filter(|(id, ..)| *id == mount)
             .find_map(|(_, base, prefix)| below(shown, base, prefix))
-            .filter(|_| !shown.ends_with(b" (deleted)"));
+            .filter(|_| !shown.ends_with(DELETED));
         if linked || place.is_none() {
             self.alias(inode, seen);
         }
@@ -295,8 +298,8 @@ impl Resolver {
         });
     }
 
-    /// Something was done to the inode itself: if it has several names, a sealed one may be among those that are not known.
-    fn look_for_links(&mut self, handle: &[u8], seen: &Seen) {
+    /// Something was done to the inode itself: if it has so many names, a sealed one may be among those that are not known.
+    fn alias_if_named(&mut self, handle: &[u8], least: u32, seen: &Seen) {
         let Some((fsid, kind, bytes)) = split_handle(handle) else {
             return;
         };
@@ -311,7 +314,7 @@ impl Resolver {
             return;
         };
         let is_file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
-        if is_file && stat.stx_nlink > 1 {
+        if is_file && stat.stx_nlink >= least {
             let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
             let ino = stat.stx_ino;
             self.alias(Inode { dev, ino }, seen);
@@ -333,10 +336,19 @@ impl Resolver {
             .into_iter()
             .map(|path| (path, false))
             .collect();
-        if places.is_empty() && seen.events.contains(EventSet::ATTRIB) {
-            self.look_for_links(handle, seen);
+        let place = self.find(handle)?;
+        let names_moved = EventSet::ATTRIB.union(EventSet::CREATE);
+        let least = match &place {
+            Where::Gone => None,
+            // It is called so; or the name that somebody still holds has gone, and another is left.
+            Where::At(path) if path.as_bytes().ends_with(DELETED) => Some(1),
+            _ if places.is_empty() && seen.events.intersects(names_moved) => Some(2),
+            _ => None,
+        };
+        if let Some(least) = least {
+            self.alias_if_named(handle, least, seen);
         }
-        match self.find(handle)? {
+        match place {
             Where::At(path) => places.push((path, false)),
             Where::Below(path) => places.push((path, true)),
             Where::Outside | Where::Gone => {}
@@ -420,7 +432,8 @@ impl Resolver {
                     match rustix::fs::openat(&object, c"..", flags, Mode::empty()) {
                         Ok(parent) => object = parent,
                         // Not a directory, so there is no way up: its directory tells of the change.
-                        Err(Errno::NOTDIR | Errno::NOENT) => return Ok(Where::Gone),
+                        Err(Errno::NOTDIR) => return Ok(Where::Outside),
+                        Err(Errno::NOENT) => return Ok(Where::Gone),
                         Err(errno) => return Err(errno),
                     }
                 }
@@ -437,7 +450,7 @@ impl Resolver {
         object: &OwnedFd,
         shown: &[u8],
     ) -> Result<Where, Errno> {
-        if shown.ends_with(b" (deleted)") && is_unlinked(object)? {
+        if shown.ends_with(DELETED) && is_unlinked(object)? {
             return Ok(Where::Gone);
         }
         let relative = if filesystem.is_clone() {

@@ -30,6 +30,7 @@ mod board;
 mod busy;
 mod canary;
 mod clock;
+mod counts;
 mod descriptors;
 mod devices;
 mod events;

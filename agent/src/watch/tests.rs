@@ -62,6 +62,25 @@ impl World {
         all
     }
 
+    /// Waits until the file is told by its name, or by its inode where the name it was opened under had gone.
+    fn expect_inode(&self, name: &str, ino: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "nothing was told of {name}");
+            let taken = self.watch.take(left);
+            assert_eq!(taken.lost, None);
+            let named = |place: &Place| place.path.as_bytes() == name.as_bytes();
+            let meant = |report: &Report| match report {
+                Report::Inodes(aliased) => aliased.iter().any(|alias| alias.inode.ino == ino),
+                _ => false,
+            };
+            if taken.places.iter().any(named) || taken.reports.iter().any(meant) {
+                return;
+            }
+        }
+    }
+
     /// Does something that is told last of all, so that whatever was told before has been taken with it.
     fn told_until_mark(&self) -> BTreeMap<String, Place> {
         fs::write(self.at("mark"), b"").unwrap();
@@ -363,6 +382,26 @@ fn an_ignored_directory_that_is_moved_into_scope_is_heard_from_then_on() {
     assert!(world.expect(&["d"])["d"].subtree);
     fs::write(world.at("d/file"), b"y").unwrap();
     world.expect(&["d/file"]);
+}
+
+#[test]
+fn a_write_through_a_name_that_came_and_went_elsewhere_is_told() {
+    let Some(world) = World::new(&[("tmp", Expect::Ignored)], |dir| {
+        fs::create_dir(dir.join("tmp")).unwrap();
+        fs::write(dir.join("sealed"), b"x").unwrap();
+    }) else {
+        return;
+    };
+    // From here on what happens there is let go of as soon as it is read.
+    fs::write(world.at("tmp/other"), b"x").unwrap();
+    assert!(world.told_until_mark().is_empty());
+    for turn in 0..50 {
+        fs::hard_link(world.at("sealed"), world.at("tmp/alias")).unwrap();
+        fs::write(world.at("tmp/alias"), turn.to_string()).unwrap();
+        fs::remove_file(world.at("tmp/alias")).unwrap();
+        let ino = std::os::unix::fs::MetadataExt::ino(&fs::metadata(world.at("sealed")).unwrap());
+        world.expect_inode("sealed", ino);
+    }
 }
 
 #[test]
