@@ -4,7 +4,9 @@
 //! Pins belong to the node, not to an image. The first attestation pins what it finds; a growing file that only grew moves its line
 //! on; anything else is a difference until a person accepts it.
 
+mod asked;
 mod store;
+mod tracked;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,111 +15,17 @@ use std::sync::{Arc, Mutex};
 use attestation::digest::Digest;
 use attestation::entry::Line;
 use attestation::path::ImagePath;
-use attestation::pins::{MAX_BYTES, MAX_LINES, Pinned, grew};
+use attestation::pins::{MAX_BYTES, MAX_LINES, grew};
 use attestation::scope::{Decision, Expect, Scope};
-use attestation::statement::{Actor, Difference, Grown};
 use attestation::time::Timestamp;
 
-use crate::scan::{Fingerprint, Reading, Tail};
-
 pub use self::store::{PinFile, PinFileError};
+pub(crate) use self::tracked::Tracked;
+pub use self::tracked::{Came, Effect, Seen, Told};
 pub use self::view::View;
 
 /// Paths that are followed: those pinned, and as many again that came since and are differences.
 pub const TRACKED: usize = 2 * MAX_LINES;
-
-/// A path as it was read.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// What is there.
-    pub line: Option<Line>,
-    /// What `statx` said of it.
-    pub fingerprint: Option<Fingerprint>,
-    /// Where the hash of a growing file goes on.
-    pub tail: Option<Tail>,
-    /// Whether the bytes that were there before still are.
-    pub kept: bool,
-    /// Why it could not be read.
-    pub error: Option<String>,
-    /// It had a writer, or more to read: it is looked at again.
-    pub again: bool,
-}
-
-impl Seen {
-    /// Of a reading of the whole object.
-    pub fn of(reading: Reading) -> Self {
-        let (entry, fingerprint, again) = match reading {
-            Reading::Absent => return Self::default(),
-            Reading::Unreadable { error } => {
-                return Self {
-                    error: Some(error),
-                    ..Self::default()
-                };
-            }
-            Reading::Entry(entry, fingerprint) => (entry, fingerprint, false),
-            Reading::Unsettled(entry, fingerprint) => (entry, fingerprint, true),
-        };
-        match entry.line() {
-            Ok(line) => Self {
-                line: Some(line),
-                fingerprint: Some(fingerprint),
-                again,
-                ..Self::default()
-            },
-            Err(error) => Self {
-                error: Some(error.to_string()),
-                ..Self::default()
-            },
-        }
-    }
-}
-
-/// Who and when, for a difference.
-#[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
-    /// By whom, as far as it is known.
-    pub actor: Option<&'a Actor>,
-    /// When it was seen.
-    pub at: Timestamp,
-}
-
-/// What a look came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effect {
-    /// Something that a statement must tell is new.
-    pub changed: bool,
-    /// A line moved on: told with the next statement, whenever that is.
-    pub grew: bool,
-}
-
-/// One path that is followed.
-#[derive(Clone, Debug)]
-pub(crate) struct Tracked {
-    pub(crate) decision: Decision,
-    /// The pinned line.
-    pub(crate) pin: Option<Line>,
-    /// The line that is there.
-    pub(crate) found: Option<Line>,
-    /// What `statx` said when that was read.
-    pub(crate) fingerprint: Option<Fingerprint>,
-    /// The hash of a growing file, where `found` ends.
-    pub(crate) tail: Option<Tail>,
-    pub(crate) error: Option<String>,
-    pub(crate) again: bool,
-    actor: Option<Actor>,
-    at: Timestamp,
-}
-
-/// A path as a baseline found it.
-#[derive(Debug)]
-pub struct Came {
-    /// Where.
-    pub path: ImagePath,
-    /// What the scope says of it.
-    pub decision: Decision,
-    /// What is there.
-    pub seen: Seen,
-}
 
 /// The pins and what is at their paths.
 #[derive(Debug, Default)]
@@ -415,40 +323,6 @@ impl PinBoard {
         self.grown.remove(path);
     }
 
-    /// What is known, for a scan that runs beside.
-    pub(crate) fn known(&self) -> BTreeMap<ImagePath, Tracked> {
-        self.entries.clone()
-    }
-
-    pub(crate) fn get(&self, path: &ImagePath) -> Option<&Tracked> {
-        self.entries.get(path)
-    }
-
-    /// Whether a path is followed, or is one of those that do not fit.
-    pub fn knows(&self, path: &ImagePath) -> bool {
-        self.entries.contains_key(path) || self.above.contains(path)
-    }
-
-    /// The paths followed at or below one.
-    pub fn below(&self, ancestor: &ImagePath) -> Vec<ImagePath> {
-        self.entries
-            .range(ancestor.clone()..)
-            .map(|(path, _)| path)
-            .take_while(|path| path.starts_with(ancestor))
-            .cloned()
-            .collect()
-    }
-
-    /// The path that comes after one, round and round.
-    pub fn after(&self, path: Option<&ImagePath>) -> Option<ImagePath> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let next = path.and_then(|path| {
-            let (next, _) = self.entries.range((Excluded(path), Unbounded)).next()?;
-            Some(next.clone())
-        });
-        next.or_else(|| self.entries.keys().next().cloned())
-    }
-
     /// A growing file was written: it is looked at with the next heartbeat.
     pub fn wait(&mut self, path: &ImagePath) {
         if self.waiting.len() < TRACKED {
@@ -456,61 +330,9 @@ impl PinBoard {
         }
     }
 
-    /// The growing files that wait, and what could not be read or settled; so many at most.
-    pub fn waiting(&self, most: usize) -> Vec<ImagePath> {
-        self.waiting.iter().take(most).cloned().collect()
-    }
-
-    /// What must be looked at again without an event.
-    pub fn unsettled(&self, most: usize) -> Vec<ImagePath> {
-        self.entries
-            .iter()
-            .filter(|(_, tracked)| tracked.again || tracked.error.is_some())
-            .map(|(path, _)| path.clone())
-            .take(most)
-            .collect()
-    }
-
-    /// What grew since the last statement, as far as one statement tells it, and how many there are if not all fit.
-    pub fn grown(&self, most: usize) -> (Vec<Grown>, Option<u64>) {
-        let all = self.grown.iter().filter_map(|path| {
-            let found = self.entries.get(path)?.pin.clone()?;
-            Some(Grown {
-                path: path.clone(),
-                found,
-            })
-        });
-        let listed: Vec<Grown> = all.take(most).collect();
-        let more = self.grown.len() > listed.len();
-        (listed, more.then_some(self.grown.len() as u64))
-    }
-
     /// It is in a statement that is kept. What did not fit is in the pins that the collector asks for then.
     pub fn told(&mut self) {
         self.grown.clear();
-    }
-
-    /// Counts changes of the differences.
-    pub fn differing(&self) -> u64 {
-        self.differing
-    }
-
-    /// How many differences there are.
-    pub fn differences(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|tracked| tracked.found != tracked.pin)
-            .count()
-    }
-
-    /// What is there and does not fit, as a standing limit in words.
-    pub fn limit(&self) -> Option<String> {
-        let above = self.above.len() as u64 + self.above_more;
-        (above > 0).then(|| {
-            format!(
-                "{above} local or growing paths above the {MAX_LINES} that a node may pin are not attested"
-            )
-        })
     }
 
     /// The pins, where they are not on the disk as they are; they count as saved from now on.
@@ -524,21 +346,6 @@ impl PinBoard {
     /// They could not be saved.
     pub fn not_saved(&mut self) {
         self.unsaved = true;
-    }
-
-    fn difference(path: &ImagePath, tracked: &Tracked) -> Option<Difference> {
-        (tracked.pin != tracked.found).then(|| Difference {
-            path: path.clone(),
-            expect: tracked.decision.expect,
-            expected: tracked.pin.clone(),
-            found: tracked.found.clone(),
-            actor: tracked.actor.clone(),
-            at: tracked.at,
-        })
-    }
-
-    fn pinned(&self) -> Pinned {
-        Pinned::of(self.entries.values().filter_map(|it| it.pin.clone()))
     }
 }
 

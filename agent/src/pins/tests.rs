@@ -4,7 +4,9 @@
 )]
 
 use attestation::digest::Digest;
+use attestation::pins::Pinned;
 use attestation::scope::Rule;
+use attestation::statement::Grown;
 
 use super::*;
 

@@ -1,31 +1,33 @@
 //! Reading one object: look, read, look again.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use attestation::digest::Digest;
-use attestation::entry::{Entry, Kind, Xattr};
+use attestation::entry::Kind;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect};
 use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::Errno;
 
+pub(super) use self::at_path::read_at_path;
+pub(super) use self::finished::unreadable_errno;
+use self::finished::{finish, unreadable};
 use super::attributes::{self, Object, XattrReader};
 use super::content::{self, Buffer, ContentError, Source};
 use super::links::handle_key;
 use super::root::Filesystem;
-use super::served::{self, Ask, Server, Silence};
-use super::{Found, Manner, Progress, Reading, Root, Surveyed, Writers};
+use super::{Manner, Progress, Reading, Root, Surveyed, Writers};
 use crate::{clock, sys};
+
+mod at_path;
+mod finished;
 
 /// How often an object is read again that changed meanwhile.
 const RETRIES: usize = 3;
 /// A store through a mapping into a page that is dirty already leaves ctime alone until the page was written back, which
 /// the kernel does within a minute or so: an inode that has not changed for this long has none.
 const WRITTEN_BACK_NS: i64 = 10 * 60 * 1_000_000_000;
-/// Longest entry line in bytes.
-const LINE_LIMIT: usize = 262_144;
 
 pub(super) const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
@@ -336,150 +338,4 @@ impl<'r> ObjectReader<'r> {
             path, &stat, decision, kind, xattrs, true,
         )))
     }
-
-    /// Reads what is at a path now.
-    pub(super) fn read_path(&mut self, path: &ImagePath, decision: Decision) -> Reading {
-        let raw = path.as_bytes();
-        if self.root.is_silent(raw) {
-            return Silence::NoAnswer.reading();
-        }
-        if !self.asking
-            && let Some(server) = self.root.server(raw)
-        {
-            return self.ask(server, path, decision);
-        }
-        if self.root.mounted_at(raw).is_some() {
-            return match self.root.open_directory(raw) {
-                Ok((directory, _)) => self.opened_directory(directory.as_fd(), path, decision),
-                Err(errno) => no_way(errno),
-            };
-        }
-        let parent = path.parent().unwrap_or_else(ImagePath::root);
-        let Ok(name) = CString::new(path.name()) else {
-            return Reading::Absent;
-        };
-        match self.root.open_directory(parent.as_bytes()) {
-            Ok((directory, filesystem)) => {
-                let directory = Directory {
-                    fd: directory.as_fd(),
-                    filesystem,
-                };
-                self.read(directory, &name, path, decision, FileType::Unknown)
-            }
-            Err(errno) => no_way(errno),
-        }
-    }
-}
-
-impl ObjectReader<'_> {
-    /// Has a thread of its own read what is at a path.
-    fn ask(&self, server: &Arc<Server>, path: &ImagePath, decision: Decision) -> Reading {
-        let (root, path, manner) = (self.root.clone(), path.clone(), self.manner);
-        let read = move |asker: &served::Asker, progress: &Progress| {
-            let wanted = |path: &ImagePath, size| asker.wanted(path, size);
-            let mut reader = ObjectReader::new(&root, progress, &wanted, manner).asking(true);
-            let reading = reader.read_path(&path, decision);
-            asker.tell(Ask::Found(Found {
-                path,
-                decision,
-                reading,
-            }));
-        };
-        let mut found = None;
-        let listened = served::listen(server, self.progress, read, &mut |ask| match ask {
-            Ask::Wanted(path, size, answer) => answer.give((self.wanted)(&path, size)),
-            Ask::Found(one) => found = Some(one.reading),
-            _ => {}
-        });
-        match (listened, found) {
-            (Err(silence), _) => silence.reading(),
-            (Ok(()), Some(reading)) => reading,
-            (Ok(()), None) => unreadable(&Trouble::Stopped),
-        }
-    }
-}
-
-/// Reads what is at a path now.
-pub(super) fn read_at_path(
-    root: &Root,
-    path: &ImagePath,
-    decision: Decision,
-    wanted: &Wanted<'_>,
-    manner: Manner,
-) -> Reading {
-    let progress = Progress::new();
-    let mut reader = ObjectReader::new(root, &progress, wanted, manner);
-    reader.read_path(path, decision)
-}
-
-/// A way that leads through a link or a file does not lead to this path.
-fn no_way(errno: Errno) -> Reading {
-    match errno {
-        Errno::NOTDIR | Errno::LOOP => Reading::Absent,
-        errno => unreadable_errno(errno),
-    }
-}
-
-fn finish(
-    path: &ImagePath,
-    stat: &Statx,
-    decision: Decision,
-    kind: Kind,
-    xattrs: Vec<Xattr>,
-    settled: bool,
-) -> Reading {
-    let entry = Entry {
-        path: path.clone(),
-        mode: attributes::mode(stat),
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        time: attributes::time(stat, decision),
-        flags: attributes::flags(stat),
-        kind,
-        xattrs,
-    };
-    if may_be_too_long(&entry) && entry.line().is_err() {
-        return Reading::Unreadable {
-            error: "size".into(),
-        };
-    }
-    let fingerprint = attributes::fingerprint(stat);
-    if settled {
-        Reading::Entry(entry, fingerprint)
-    } else {
-        Reading::Unsettled(entry, fingerprint)
-    }
-}
-
-/// Whether the line can reach its limit at all: no byte is written as more than four, a value takes at most 1,400.
-fn may_be_too_long(entry: &Entry) -> bool {
-    let target = if let Kind::Link { target } = &entry.kind {
-        target.len()
-    } else {
-        0
-    };
-    let attributes: usize = entry
-        .xattrs
-        .iter()
-        .map(|xattr| xattr.name.len() * 4 + 1_400)
-        .sum();
-    (entry.path.as_bytes().len() + target) * 4 + attributes + 1_024 > LINE_LIMIT
-}
-
-/// The reading that an error amounts to.
-pub(super) fn unreadable_errno(errno: Errno) -> Reading {
-    unreadable(&Trouble::Kernel(errno))
-}
-
-fn unreadable(trouble: &Trouble) -> Reading {
-    let error = match trouble {
-        Trouble::Kernel(Errno::NOENT) => return Reading::Absent,
-        Trouble::Kernel(Errno::XDEV) => "mount".to_owned(),
-        Trouble::Kernel(errno) => std::io::Error::from(*errno).to_string(),
-        Trouble::Attributes(errno) => {
-            format!("extended attributes: {}", std::io::Error::from(*errno))
-        }
-        Trouble::Stopped => "stopped".to_owned(),
-    };
-    Reading::Unreadable { error }
 }

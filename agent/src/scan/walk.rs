@@ -1,6 +1,6 @@
 //! The walk: directories are jobs, a large directory's files are jobs too, and threads share them.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,27 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestation::entry::Kind;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
-use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
-use super::names::{PATH_LIMIT, Position, joined_length};
+pub(super) use self::listing::listing;
+use self::listing::{LISTING, Name};
+use super::names::Position;
 use super::object::{Directory, ObjectReader, Unmoved, Wanted, read_at_path, unreadable_errno};
 use super::queue::Queue;
 use super::root::Filesystem;
-use super::served::{self, Ask, Server, Silence};
+use super::served::Silence;
 use super::{
     Found, Manner, Progress, Reading, Root, ScanError, ScanOptions, ScanSummary, Surveyed,
     attributes,
 };
 
-/// Bytes asked for with one `getdents64`.
-const LISTING: usize = 64 * 1024;
-/// Files of one directory that are read before the next part of its listing; sorted by inode, as they tend to lie.
-const BATCH: usize = 512;
-/// Files in one job when other threads have nothing to do.
-const SHARE: usize = 32;
-/// Directories kept open for their children. A child found above this opens its way from the root anew.
-const OPEN_LIMIT: usize = 256;
+mod asking;
+mod listing;
 
 type Visit<'v> = dyn Fn(Found) + Sync + 'v;
 type Survey<'v> = dyn Fn(ImagePath, Decision, Option<Surveyed>) + Sync + 'v;
@@ -48,14 +43,6 @@ pub(super) enum Purpose<'v> {
     Survey(&'v Survey<'v>),
 }
 
-/// What is made of the objects on the way, without the means.
-#[derive(Clone, Copy)]
-enum Wish {
-    Read,
-    ReadMoved,
-    Survey,
-}
-
 enum Job<'s> {
     Directory {
         position: Arc<Position<'s>>,
@@ -65,12 +52,6 @@ enum Job<'s> {
         directory: Arc<Opened<'s>>,
         files: Vec<Name>,
     },
-}
-
-struct Name {
-    name: CString,
-    kind: FileType,
-    ino: u64,
 }
 
 /// A directory that is open for what lies in it.
@@ -101,38 +82,6 @@ struct Walk<'s> {
     manner: Manner,
 }
 
-/// Says why what lies in a directory cannot all be named, as a walk would: what `statx` says of it does not tell.
-///
-/// # Errors
-/// The cause, as in [`Reading::Unreadable`].
-pub(super) fn listing(root: &Root, path: &ImagePath) -> Result<(), String> {
-    let Some(server) = root.server(path.as_bytes()) else {
-        return listing_here(root, path);
-    };
-    let (root, path) = (root.clone(), path.clone());
-    let list = move || listing_here(&root, &path);
-    served::within(&Arc::clone(server), list).unwrap_or_else(|silence| Err(silence.to_string()))
-}
-
-fn listing_here(root: &Root, path: &ImagePath) -> Result<(), String> {
-    let said = |errno| std::io::Error::from(errno).to_string();
-    let (directory, _) = root.open_directory(path.as_bytes()).map_err(said)?;
-    let mut room = vec![MaybeUninit::uninit(); LISTING];
-    let mut entries = RawDir::new(directory.as_fd(), &mut room);
-    while let Some(entry) = entries.next() {
-        let entry = entry.map_err(said)?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") && is_too_deep(path, name) {
-            return Err("depth".to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn is_too_deep(directory: &ImagePath, name: &[u8]) -> bool {
-    joined_length(directory.as_bytes().len(), name) > PATH_LIMIT
-}
-
 pub(super) fn run(
     root: &Root,
     scope: &Scope,
@@ -142,39 +91,6 @@ pub(super) fn run(
     purpose: Purpose<'_>,
 ) -> Result<ScanSummary, ScanError> {
     run_as((root, scope), path, options, progress, purpose, false)
-}
-
-/// Walks on a thread that asks a server; what is to be read, and what becomes of it, is asked and told.
-fn run_asking(
-    (root, scope): (&Root, &Scope),
-    path: &ImagePath,
-    manner: Manner,
-    wish: Wish,
-    (asker, progress): (&served::Asker, &Progress),
-) {
-    let wanted = |path: &ImagePath, size| asker.wanted(path, size);
-    let unmoved =
-        |path: &ImagePath, decision, there: &Surveyed| asker.unmoved(path, decision, there);
-    let visit = |found| asker.tell(Ask::Found(found));
-    let survey = |path, decision, there| asker.tell(Ask::Surveyed(path, decision, there));
-    let purpose = match wish {
-        Wish::Read => Purpose::Read {
-            wanted: &wanted,
-            unmoved: None,
-            visit: &visit,
-        },
-        Wish::ReadMoved => Purpose::Read {
-            wanted: &wanted,
-            unmoved: Some(&unmoved),
-            visit: &visit,
-        },
-        Wish::Survey => Purpose::Survey(&survey),
-    };
-    // One thread: every one of them may have to be given up.
-    let options = ScanOptions { threads: 1, manner };
-    if let Err(error) = run_as((root, scope), path, &options, progress, purpose, true) {
-        tracing::debug!(%error, "a reading of what a server has");
-    }
 }
 
 fn run_as(
@@ -362,70 +278,6 @@ impl<'w, 's> Worker<'w, 's> {
         });
     }
 
-    /// Who is asked about a directory and all below it: it is where a walk comes into a file system.
-    fn server(&self, path: &ImagePath, first: bool) -> Option<Arc<Server>> {
-        let raw = path.as_bytes();
-        let enters = first || self.walk.root.mounted_at(raw).is_some();
-        if self.walk.asking || !enters {
-            return None;
-        }
-        self.walk.root.server(raw).cloned()
-    }
-
-    /// Has a thread of its own read what lies at and below a path.
-    fn ask(&mut self, path: ImagePath, decision: Decision, server: &Arc<Server>) {
-        let wish = match self.walk.purpose {
-            Purpose::Survey(_) => Wish::Survey,
-            Purpose::Read { unmoved: None, .. } => Wish::Read,
-            Purpose::Read { .. } => Wish::ReadMoved,
-        };
-        let (root, scope) = (self.walk.root.clone(), self.walk.scope.clone());
-        let (at, manner) = (path.clone(), self.walk.manner);
-        let read = move |asker: &served::Asker, progress: &Progress| {
-            run_asking((&root, &scope), &at, manner, wish, (asker, progress));
-        };
-        let progress = self.walk.progress;
-        let listened = served::listen(server, progress, read, &mut |ask| self.answer(ask));
-        if let Err(silence) = listened {
-            self.silent(path, decision, silence);
-        }
-    }
-
-    /// What lies at and below a path is not known.
-    fn silent(&mut self, path: ImagePath, decision: Decision, silence: Silence) {
-        tracing::warn!(%path, %silence, "what lies there is not known");
-        match self.walk.purpose {
-            Purpose::Survey(survey) => self.surveyed(survey, path, decision, None),
-            Purpose::Read { .. } => self.tell(Found {
-                path,
-                decision,
-                reading: silence.reading(),
-            }),
-        }
-    }
-
-    /// Answers the thread that asks a server. Whoever asked may be gone.
-    fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Wanted(path, size, answer) => {
-                answer.give((self.reader.wanted())(&path, size));
-            }
-            Ask::Unmoved(path, decision, there, answer) => {
-                let purpose = self.walk.purpose;
-                let passes = matches!(purpose, Purpose::Read { unmoved: Some(unmoved), .. }
-                    if self.passes(unmoved, &path, decision, &there));
-                answer.give(passes);
-            }
-            Ask::Found(found) => self.tell(found),
-            Ask::Surveyed(path, decision, there) => {
-                if let Purpose::Survey(survey) = self.walk.purpose {
-                    self.surveyed(survey, path, decision, there);
-                }
-            }
-            Ask::Passed(_) | Ask::Over => {}
-        }
-    }
-
     fn open(
         &self,
         position: &Position<'s>,
@@ -467,90 +319,6 @@ impl<'w, 's> Worker<'w, 's> {
             decision,
             reading,
         });
-    }
-
-    /// Goes through a directory: its directories become jobs, its files are read here or shared.
-    fn list(&mut self, opened: &Arc<Opened<'s>>) -> Result<(), String> {
-        let mut listing = std::mem::take(&mut self.listing);
-        let result = self.list_into(opened, &mut listing);
-        self.listing = listing;
-        result
-    }
-
-    fn list_into(
-        &mut self,
-        opened: &Arc<Opened<'s>>,
-        listing: &mut [MaybeUninit<u8>],
-    ) -> Result<(), String> {
-        let mut batch = Vec::new();
-        let mut too_deep = false;
-        let mut entries = RawDir::new(opened.fd.as_fd(), listing);
-        while let Some(entry) = entries.next() {
-            if self.walk.progress.is_stopped() {
-                return Ok(());
-            }
-            let entry = entry.map_err(|errno| std::io::Error::from(errno).to_string())?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            if is_too_deep(&opened.path, name.to_bytes()) {
-                too_deep = true;
-                continue;
-            }
-            match kind_of(opened, name, entry.file_type()) {
-                FileType::Directory => self.descend(opened, name.to_bytes()),
-                kind => {
-                    batch.push(Name {
-                        name: name.to_owned(),
-                        kind,
-                        ino: entry.ino(),
-                    });
-                    if batch.len() >= BATCH {
-                        self.share(opened, &mut batch);
-                    }
-                }
-            }
-        }
-        self.share(opened, &mut batch);
-        if too_deep {
-            Err("depth".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn descend(&self, opened: &Arc<Opened<'s>>, name: &[u8]) {
-        let state = opened.position.state.child(name);
-        if state.ignores_all_below() {
-            return;
-        }
-        let position = Arc::new(opened.position.child(name, state));
-        let held = self.walk.open.load(Ordering::Relaxed) < OPEN_LIMIT;
-        let parent = held.then(|| Arc::clone(opened));
-        self.walk
-            .queue
-            .push(self.lane, Job::Directory { position, parent });
-    }
-
-    /// Reads a batch, giving parts of it away while others have nothing to do.
-    fn share(&mut self, opened: &Arc<Opened<'s>>, batch: &mut Vec<Name>) {
-        batch.sort_unstable_by_key(|file| file.ino);
-        while !batch.is_empty() {
-            let rest = batch.split_off(batch.len().min(SHARE));
-            let part = std::mem::replace(batch, rest);
-            if batch.is_empty() || !self.walk.queue.has_idle() {
-                self.files(opened, &part);
-            } else {
-                self.walk.queue.push(
-                    self.lane,
-                    Job::Files {
-                        directory: Arc::clone(opened),
-                        files: part,
-                    },
-                );
-            }
-        }
     }
 
     fn files(&mut self, opened: &Opened<'s>, files: &[Name]) {
@@ -661,13 +429,4 @@ fn size(kind: &Kind) -> u64 {
     } else {
         0
     }
-}
-
-/// The type that the listing gives, or where the file system gives none, what `statx` says.
-fn kind_of(opened: &Opened<'_>, name: &CStr, listed: FileType) -> FileType {
-    if listed != FileType::Unknown {
-        return listed;
-    }
-    attributes::stat_name(opened.fd.as_fd(), name)
-        .map_or(FileType::Unknown, |stat| attributes::file_type(&stat))
 }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 
 use super::EventSet;
-use super::handles::events_of;
+use super::events::events_of;
 use super::record::{Handle, Record};
 
 /// Objects remembered at least: as many removals as some reads bring. Two generations of it take half a megabyte.

@@ -8,7 +8,7 @@ use nix::sys::fanotify::{Fanotify, FanotifyEvent};
 use rustix::fs::{AtFlags, CWD, StatxFlags, makedev};
 use rustix::io::Errno;
 
-use super::handles::inode_key;
+use super::keys::inode_key;
 use super::record::Record;
 use super::report::Inode;
 use crate::scan::handle_key;

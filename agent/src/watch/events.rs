@@ -100,3 +100,24 @@ impl fmt::Debug for EventSet {
         write!(out, "EventSet({self})")
     }
 }
+
+/// What the mask of a fanotify event says.
+pub(super) fn events_of(mask: u64) -> EventSet {
+    let kinds = [
+        (libc::FAN_MODIFY, EventSet::MODIFY),
+        (libc::FAN_CLOSE_WRITE, EventSet::CLOSE_WRITE),
+        (libc::FAN_ATTRIB, EventSet::ATTRIB),
+        (libc::FAN_CREATE, EventSet::CREATE),
+        (libc::FAN_DELETE, EventSet::DELETE),
+        (libc::FAN_RENAME, EventSet::RENAME),
+        (libc::FAN_MOVED_FROM, EventSet::RENAME),
+        (libc::FAN_MOVED_TO, EventSet::RENAME),
+    ];
+    let mut events = EventSet::empty();
+    for (bit, kind) in kinds {
+        if mask & bit != 0 {
+            events |= kind;
+        }
+    }
+    events
+}

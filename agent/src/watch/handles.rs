@@ -17,12 +17,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, makedev};
 use rustix::io::Errno;
 
 use super::board::{Board, Key, Seen};
-use super::descriptors::Written;
-use super::record::{Handle, Named};
+use super::keys::{NAMED, OBJECT, WRITTEN, split_named, split_written};
 use super::report::{Aliased, Inode};
 use super::{EventSet, Place};
 use crate::actor::{ExeDigests, Users};
-use crate::scan::{Filesystem, Root, handle_key, split_handle};
+use crate::scan::{Filesystem, Root, split_handle};
 use crate::sys;
 
 /// Directories whose paths are remembered: more than a storm is busy in at once, about 3 MiB. Looking one up again takes 4 µs.
@@ -39,68 +38,6 @@ const ALIASED: usize = 16_384;
 
 /// What the kernel shows behind a path whose name has gone.
 const DELETED: &[u8] = b" (deleted)";
-
-const OBJECT: u8 = 0;
-const NAMED: u8 = 1;
-const INODE: u8 = 2;
-const WRITTEN: u8 = 3;
-
-/// The key of an object that came without a name.
-pub(super) fn object_key(handle: &Handle<'_>) -> Vec<u8> {
-    let mut key = vec![OBJECT];
-    key.extend(handle_key(handle.fsid, handle.kind, handle.bytes));
-    key
-}
-
-/// The key of a name in a directory.
-pub(super) fn named_key(named: &Named<'_>) -> Vec<u8> {
-    let directory = handle_key(
-        named.directory.fsid,
-        named.directory.kind,
-        named.directory.bytes,
-    );
-    let mut key = vec![NAMED, u8::try_from(directory.len()).unwrap_or(u8::MAX)];
-    key.extend(directory);
-    key.extend(named.name);
-    key
-}
-
-/// The key of a file that was written, by what its descriptor tells.
-pub(super) fn written_key(written: &Written) -> Vec<u8> {
-    let mut key = vec![WRITTEN, u8::from(written.linked)];
-    key.extend(written.inode.dev.to_le_bytes());
-    key.extend(written.inode.ino.to_le_bytes());
-    key.extend(written.mount.to_le_bytes());
-    key.extend(&written.shown);
-    key
-}
-
-/// The key of an object whose file system has no handles.
-pub(super) fn inode_key(dev: u64, ino: u64) -> Vec<u8> {
-    let mut key = vec![INODE];
-    key.extend(dev.to_le_bytes());
-    key.extend(ino.to_le_bytes());
-    key
-}
-
-/// The directory in a key of a name, and the name.
-fn split_named(key: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = key.split_first()?;
-    rest.split_at_checked(usize::from(*length))
-}
-
-/// Inode, whether it has several names, mount and shown path in the key of a written file.
-fn split_written(rest: &[u8]) -> Option<(Inode, bool, u64, &[u8])> {
-    let (linked, rest) = rest.split_first()?;
-    let (dev, rest) = rest.split_first_chunk()?;
-    let (ino, rest) = rest.split_first_chunk()?;
-    let (mount, shown) = rest.split_first_chunk()?;
-    let inode = Inode {
-        dev: u64::from_le_bytes(*dev),
-        ino: u64::from_le_bytes(*ino),
-    };
-    Some((inode, *linked != 0, u64::from_le_bytes(*mount), shown))
-}
 
 /// The path in the root of what is shown below a mounted file system of it.
 fn below(shown: &[u8], base: &[u8], prefix: &ImagePath) -> Option<ImagePath> {
@@ -495,27 +432,6 @@ fn ignores_all_below(scope: &Scope, path: &ImagePath) -> bool {
 /// Whether a place is of interest: by itself, or for what may lie below.
 pub(super) fn in_scope(scope: &Scope, path: &ImagePath, subtree: bool) -> bool {
     scope.decide(path).expect != Expect::Ignored || (subtree && !ignores_all_below(scope, path))
-}
-
-/// What the mask of an event says.
-pub(super) fn events_of(mask: u64) -> EventSet {
-    let kinds = [
-        (libc::FAN_MODIFY, EventSet::MODIFY),
-        (libc::FAN_CLOSE_WRITE, EventSet::CLOSE_WRITE),
-        (libc::FAN_ATTRIB, EventSet::ATTRIB),
-        (libc::FAN_CREATE, EventSet::CREATE),
-        (libc::FAN_DELETE, EventSet::DELETE),
-        (libc::FAN_RENAME, EventSet::RENAME),
-        (libc::FAN_MOVED_FROM, EventSet::RENAME),
-        (libc::FAN_MOVED_TO, EventSet::RENAME),
-    ];
-    let mut events = EventSet::empty();
-    for (bit, kind) in kinds {
-        if mask & bit != 0 {
-            events |= kind;
-        }
-    }
-    events
 }
 
 /// Opens the object of a handle; waits out an inode number that is just being given to a new file.

@@ -21,7 +21,7 @@ use super::board::Board;
 use super::canary::{Attempt, Canaries, Change, Nest};
 use super::clock::{self, StepTimer};
 use super::fanotify::now as wall;
-use super::handles::inode_key;
+use super::keys::inode_key;
 use super::mappings::mapped;
 use super::mounts::{self, MountEvents};
 use super::namespaces;

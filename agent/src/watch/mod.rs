@@ -37,12 +37,14 @@ mod events;
 mod fanotify;
 mod handles;
 mod inotify;
+mod keys;
 mod ladder;
 mod lookout;
 mod mappings;
 mod mounts;
 mod namespaces;
 mod processes;
+mod reader;
 pub mod record;
 mod report;
 

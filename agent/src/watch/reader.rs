@@ -1,0 +1,351 @@
+//! The thread that reads the events of files and processes.
+//!
+//! It blocks while it is quiet and pauses after each drain: being woken for each event is what a watch costs the writers. It reads,
+//! looks up the process, and puts the place on the board; it never hashes and never logs.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use attestation::statement::Rung;
+use attestation::time::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use self::quiet::Elsewhere;
+use super::EventSet;
+use super::board::{Batch, Board, Event};
+use super::busy::Busy;
+use super::canary::Canaries;
+use super::counts::{LinkCounts, Look};
+use super::descriptors::{self, Brought, Written};
+use super::events::events_of;
+use super::fanotify::now;
+use super::keys::{named_key, object_key, written_key};
+use super::ladder::Source;
+use super::record::{self, Handle, Record};
+use crate::actor::{Doer, Witness, clock};
+use crate::scan::{Root, handle_key};
+
+mod quiet;
+
+/// Bytes taken with one read: some thousand events.
+const BUFFER: usize = 256 * 1024;
+/// The longest record: a header and three pieces of information, each with the longest handle and name. A read that leaves
+/// room for one has taken all there was.
+const LONGEST: usize = 4 * 1024;
+/// Pause after a drain, in which events gather and writers are not held up by waking us.
+const PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) struct Reader {
+    pub(super) sources: Vec<Source>,
+    pub(super) canaries: Arc<Canaries>,
+    pub(super) stop: Arc<OwnedFd>,
+    pub(super) board: Arc<Board>,
+    pub(super) root: Root,
+    pub(super) witness: Witness,
+    pub(super) busy: Busy,
+    pub(super) counts: LinkCounts,
+}
+
+/// What `poll` told.
+#[derive(Default)]
+struct Ready {
+    stop: bool,
+    processes: bool,
+    events: bool,
+}
+
+impl Reader {
+    pub(super) fn run(mut self) {
+        let mut buffer = vec![0; BUFFER];
+        // While it is not over the group is left out of the poll: events gather, and nobody is held up by waking us.
+        let mut pause: Option<Instant> = None;
+        loop {
+            pause = pause.filter(|end| *end > Instant::now());
+            self.speak_again();
+            let ready = match self.poll(pause) {
+                Ok(ready) => ready,
+                Err(errno) => return self.board.lose(&ended(errno)),
+            };
+            if ready.stop {
+                return;
+            }
+            if ready.processes {
+                self.witness.follow();
+                self.tell_login();
+            }
+            if ready.events {
+                if let Err(errno) = self.drain(&mut buffer) {
+                    return self.board.lose(&ended(errno));
+                }
+                pause = Instant::now().checked_add(PAUSE);
+            }
+        }
+    }
+
+    /// Waits for whatever comes first, at most until `pause` is over; until then nothing is told of file events.
+    fn poll(&self, pause: Option<Instant>) -> Result<Ready, Errno> {
+        let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN)];
+        let mut meanings = vec![Meaning::Stop];
+        if let Some(processes) = self.witness.descriptor() {
+            descriptors.push(PollFd::from_borrowed_fd(processes, PollFlags::IN));
+            meanings.push(Meaning::Processes);
+        }
+        if pause.is_none() {
+            for source in &self.sources {
+                descriptors.push(PollFd::new(source, PollFlags::IN));
+                meanings.push(Meaning::Events);
+            }
+        }
+        let until = pause.into_iter().chain(self.busy.next()).min();
+        let timeout = until.map(|end| timespec(end.saturating_duration_since(Instant::now())));
+        match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let mut ready = Ready::default();
+        for (descriptor, meaning) in descriptors.iter().zip(meanings) {
+            let told = descriptor.revents();
+            match meaning {
+                Meaning::Stop => ready.stop = told.intersects(PollFlags::IN),
+                Meaning::Processes => {
+                    ready.processes = told.intersects(PollFlags::IN | PollFlags::ERR);
+                }
+                Meaning::Events => {
+                    ready.events |= told.intersects(PollFlags::IN | PollFlags::ERR);
+                }
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Reads until there is nothing more. What was told of processes is taken between reading and resolving: whatever did
+    /// what was read has been told by then.
+    fn drain(&mut self, buffer: &mut [u8]) -> Result<(), Errno> {
+        loop {
+            let before = clock::monotonic();
+            let mut more = false;
+            for source in 0..self.sources.len() {
+                more |= self.drain_once(source, buffer)?;
+            }
+            if !more {
+                self.witness.is_quiet(before);
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell_login(&mut self) {
+        if self.witness.take_login_of_root() {
+            self.board.root_logged_in();
+        }
+    }
+
+    /// Reads once; whether there may be more.
+    fn drain_once(&mut self, index: usize, buffer: &mut [u8]) -> Result<bool, Errno> {
+        let Some(source) = self.sources.get(index) else {
+            return Ok(false);
+        };
+        if source.rung == Rung::C {
+            return Ok(match descriptors::read(&source.group)? {
+                Brought::Nothing => false,
+                Brought::Some {
+                    written,
+                    lost,
+                    drained,
+                } => {
+                    self.written(written, lost, drained);
+                    true
+                }
+            });
+        }
+        let length = match rustix::io::read(&source.group, &mut *buffer) {
+            Ok(length) => length,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => return Ok(true),
+            Err(errno) => return Err(errno),
+        };
+        let until = clock::monotonic();
+        self.witness.follow();
+        self.tell_login();
+        let drained = length.saturating_add(LONGEST) <= buffer.len();
+        let elsewhere = self.batch(&buffer[..length], until, drained);
+        self.hush(index, &elsewhere);
+        Ok(true)
+    }
+
+    /// Files that were written, by their descriptors.
+    fn written(&mut self, mut written: Vec<Written>, lost: Option<String>, drained: bool) {
+        let (at, until) = (now(), clock::monotonic());
+        self.witness.follow();
+        self.tell_login();
+        written.retain(|written| {
+            !events_of(written.mask).is_empty() && !self.canaries.hear(&written.key)
+        });
+        let records: Vec<_> = written.iter().map(Written::record).collect();
+        let detail = !self.board.is_crowded();
+        let doers = self.witness.resolve(&records, until, drained, detail);
+        let mut batch = self.board.batch();
+        for ((written, record), doer) in written.iter().zip(&records).zip(doers) {
+            batch.add(&written_key(written), &event(record, doer, at));
+        }
+        if let Some(lost) = lost {
+            batch.lose(&lost);
+        }
+    }
+
+    /// Processes are looked up between two looks at the board, which is never locked for long. Returns what was written
+    /// where scope does not look.
+    fn batch(&mut self, bytes: &[u8], until: u64, drained: bool) -> Vec<Elsewhere> {
+        let at = now();
+        let mut told = Vec::new();
+        for record in record::parse(bytes) {
+            match record {
+                Ok(record) if record.mask & libc::FAN_Q_OVERFLOW != 0 => {
+                    self.board.lose("overflow")
+                }
+                Ok(record) if self.is_canary(&record) => {}
+                Ok(record) => told.push(Told {
+                    record,
+                    linked: record.object.filter(|object| self.is_linked(object)),
+                    interesting: false,
+                }),
+                Err(error) => self.board.lose(&error.to_string()),
+            }
+        }
+        let elsewhere = self.drop_uninteresting(&mut told);
+        let records: Vec<_> = told.iter().map(|told| told.record).collect();
+        let detail = !self.board.is_crowded();
+        let doers = self.witness.resolve(&records, until, drained, detail);
+        let mut batch = self.board.batch();
+        for (told, doer) in told.iter().zip(doers) {
+            if told.interesting {
+                put(
+                    &mut batch,
+                    &told.record,
+                    told.linked,
+                    &event(&told.record, doer, at),
+                );
+            }
+        }
+        elsewhere
+    }
+
+    /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
+    fn drop_uninteresting(&mut self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
+        let mut elsewhere = Vec::new();
+        let mut batch = self.board.batch();
+        let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
+        let records: Vec<_> = told.iter().map(|told| told.record).collect();
+        let looks = self
+            .counts
+            .judge(&records, |directory| batch.is_ignored(&key(directory)));
+        // Where names were found that are not kept, any object may have one.
+        let all_known = !self.root.links().overflowed();
+        let mut looks = looks.into_iter();
+        told.retain_mut(|told| {
+            let Told { record, linked, .. } = told;
+            let events = events_of(record.mask);
+            match looks.next() {
+                Some(Look::Nowhere) if linked.is_none() && all_known => return false,
+                Some(Look::AtObject) => *linked = record.object,
+                _ => {}
+            }
+            if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
+                batch.directories_moved();
+                told.interesting = true;
+                return true;
+            }
+            let mut names = [record.named, record.renamed]
+                .into_iter()
+                .flatten()
+                .peekable();
+            let unnamed = names.peek().is_none();
+            let in_scope =
+                names.any(|named| named.name == b"." || !batch.is_ignored(&key(&named.directory)));
+            told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
+            if !told.interesting
+                && events.intersects(EventSet::MODIFY.union(EventSet::CLOSE_WRITE))
+                && let Some(object) = record.object
+            {
+                elsewhere.push(Elsewhere {
+                    key: key(&object),
+                    closed: events.contains(EventSet::CLOSE_WRITE),
+                });
+            }
+            told.interesting || told.record.mask & libc::FAN_OPEN_EXEC != 0
+        });
+        elsewhere
+    }
+
+    fn is_canary(&self, record: &Record<'_>) -> bool {
+        record.object.is_some_and(|object| {
+            self.canaries.any_expected()
+                && self
+                    .canaries
+                    .hear(&handle_key([0; 8], object.kind, object.bytes))
+        })
+    }
+
+    fn is_linked(&self, object: &Handle<'_>) -> bool {
+        let links = self.root.links();
+        !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
+    }
+}
+
+/// A record, and whether it is one of a place.
+struct Told<'b> {
+    record: Record<'b>,
+    /// Its object, where that has several names in scope or may have one.
+    linked: Option<Handle<'b>>,
+    interesting: bool,
+}
+
+fn event(record: &Record<'_>, doer: Arc<Doer>, at: Timestamp) -> Event {
+    let events = events_of(record.mask);
+    let changes_names = EventSet::CREATE
+        .union(EventSet::DELETE)
+        .union(EventSet::RENAME);
+    Event {
+        events,
+        subtree: record.mask & libc::FAN_ONDIR != 0 && events.intersects(changes_names),
+        actor: Some(doer),
+        at,
+    }
+}
+
+fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, event: &Event) {
+    for named in [record.named, record.renamed].into_iter().flatten() {
+        batch.add(&named_key(&named), event);
+    }
+    let unnamed = record.object.filter(|_| record.named.is_none());
+    if let Some(object) = linked.or(unnamed) {
+        batch.add(
+            &object_key(&object),
+            &Event {
+                subtree: false,
+                ..event.clone()
+            },
+        );
+    }
+}
+
+/// What a descriptor in the poll stands for.
+enum Meaning {
+    Stop,
+    Processes,
+    Events,
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+fn ended(errno: Errno) -> String {
+    format!("events can no longer be read: {}", io::Error::from(errno))
+}
