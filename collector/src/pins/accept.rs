@@ -58,7 +58,7 @@ pub fn refused(violation: &ViolationView, node: Option<&NodeRow>) -> Option<&'st
         || !matches!(violation.expect, Some(Expect::Local | Expect::Growing))
     {
         return Some(
-            "only what was found at a `local` or `growing` path can be accepted: a sealed path is what its image says",
+            "only what was found at a path that scope calls local or growing can be accepted: a sealed path is what its image says",
         );
     }
     let speaks =

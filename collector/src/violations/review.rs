@@ -101,7 +101,7 @@ pub fn lasting(kind: Kind, node: Option<&NodeRow>) -> Option<&'static str> {
             .is_some_and(has_open_gap)
             .then_some("the gap is still open: a rescan of the node closes it"),
         Kind::Difference => Some(
-            "the path still differs: once it is as it should be, the node's next attestation ends this; what was found at a `local` or `growing` path can be accepted",
+            "the path still differs: once it is as it should be, the node's next attestation ends this; what was found at a path that scope calls local or growing can be accepted",
         ),
         Kind::Many => Some(
             "more than a thousand paths still differ: the node's next attestation with fewer ends this",
