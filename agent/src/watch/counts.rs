@@ -42,25 +42,22 @@ pub(super) struct LinkCounts {
 
 impl LinkCounts {
     /// Decides for each record of one read. `ignored` knows directories that scope does not look into.
-    pub(super) fn judge(
+    pub(super) fn judge<'b>(
         &mut self,
-        records: &[Record<'_>],
-        ignored: impl Fn(&Handle<'_>) -> bool,
+        records: &[Record<'b>],
+        ignored: impl Fn(&Handle<'b>) -> bool,
     ) -> Vec<Look> {
-        let Names { gone, named_last } = Names::of(records, &ignored);
+        let names = names_of_counted(records, &ignored);
         let looks = records.iter().enumerate().map(|(at, record)| {
             let Some(object) = record.object else {
                 return Look::AsTold;
             };
-            let of = (record.pid, object);
-            let events = events_of(record.mask);
             if is_of_count(record) {
-                let only_fell =
-                    gone.contains(&of) && named_last.get(&of).is_none_or(|named| *named < at);
-                if only_fell && !self.remembers(&object) {
+                let names = names.get(&(record.pid, object));
+                if names.is_some_and(|names| names.only_went(at)) && !self.remembers(&object) {
                     return Look::Nowhere;
                 }
-            } else if events.contains(EventSet::CREATE)
+            } else if events_of(record.mask).contains(EventSet::CREATE)
                 && record.named.is_some_and(|named| ignored(&named.directory))
                 && self.remembers(&object)
             {
@@ -69,12 +66,8 @@ impl LinkCounts {
             Look::AsTold
         });
         let looks = looks.collect();
-        for object in records
-            .iter()
-            .filter(|record| is_of_count(record))
-            .filter_map(|record| record.object)
-        {
-            self.remember(&object);
+        for (_, object) in names.keys() {
+            self.remember(object);
         }
         looks
     }
@@ -92,35 +85,47 @@ impl LinkCounts {
     }
 }
 
-/// What one read tells of names, by process and object.
-struct Names<'b> {
-    /// A name went elsewhere.
-    gone: HashSet<(i32, Handle<'b>)>,
+/// What one read tells of the names of an object whose count it tells of, by one process.
+#[derive(Clone, Copy, Default)]
+struct Names {
+    /// One went elsewhere.
+    gone: bool,
     /// Where in the read a name was told of last that the object got.
-    named_last: HashMap<(i32, Handle<'b>), usize>,
+    got_last: Option<usize>,
 }
 
-impl<'b> Names<'b> {
-    fn of(records: &[Record<'b>], ignored: impl Fn(&Handle<'_>) -> bool) -> Self {
-        let mut names = Self {
-            gone: HashSet::new(),
-            named_last: HashMap::new(),
-        };
-        for (at, record) in records.iter().enumerate() {
-            let (Some(object), Some(named)) = (record.object, record.named) else {
-                continue;
-            };
-            let events = events_of(record.mask);
-            let of = (record.pid, object);
-            if events.contains(EventSet::DELETE) && ignored(&named.directory) {
-                names.gone.insert(of);
-            }
-            if events.intersects(EventSet::CREATE.union(EventSet::RENAME)) {
-                names.named_last.insert(of, at);
-            }
-        }
-        names
+impl Names {
+    /// Whether the count that is told of here fell with a name elsewhere, and no name was got since.
+    fn only_went(&self, at: usize) -> bool {
+        self.gone && self.got_last.is_none_or(|got| got < at)
     }
+}
+
+fn names_of_counted<'b>(
+    records: &[Record<'b>],
+    ignored: impl Fn(&Handle<'b>) -> bool,
+) -> HashMap<(i32, Handle<'b>), Names> {
+    let counted = records.iter().filter(|record| is_of_count(record));
+    let mut all: HashMap<_, _> = counted
+        .filter_map(|record| Some(((record.pid, record.object?), Names::default())))
+        .collect();
+    if all.is_empty() {
+        return all;
+    }
+    for (at, record) in records.iter().enumerate() {
+        let (Some(object), Some(named)) = (record.object, record.named) else {
+            continue;
+        };
+        let Some(names) = all.get_mut(&(record.pid, object)) else {
+            continue;
+        };
+        let events = events_of(record.mask);
+        names.gone |= events.contains(EventSet::DELETE) && ignored(&named.directory);
+        if events.intersects(EventSet::CREATE.union(EventSet::RENAME)) {
+            names.got_last = Some(at);
+        }
+    }
+    all
 }
 
 fn is_of_count(record: &Record<'_>) -> bool {

@@ -3,6 +3,7 @@
 //! It blocks while it is quiet and pauses after each drain: being woken for each event is what a watch costs the writers. It reads,
 //! looks up the process, and puts the place on the board; it never hashes and never logs.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -234,14 +235,24 @@ impl Reader {
     }
 
     /// Files opened for an exec stay, wherever they lie: they tell what a process runs.
-    fn drop_uninteresting(&mut self, told: &mut Vec<Told<'_>>) -> Vec<Elsewhere> {
+    fn drop_uninteresting<'b>(&mut self, told: &mut Vec<Told<'b>>) -> Vec<Elsewhere> {
         let mut elsewhere = Vec::new();
         let mut batch = self.board.batch();
         let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
+        // What is done in one directory comes together.
+        let last = Cell::new(None);
+        let is_ignored = |batch: &Batch<'_>, directory: &Handle<'b>| match last.get() {
+            Some((known, ignored)) if known == *directory => ignored,
+            _ => {
+                let ignored = batch.is_ignored(&key(directory));
+                last.set(Some((*directory, ignored)));
+                ignored
+            }
+        };
         let records: Vec<_> = told.iter().map(|told| told.record).collect();
         let looks = self
             .counts
-            .judge(&records, |directory| batch.is_ignored(&key(directory)));
+            .judge(&records, |directory| is_ignored(&batch, directory));
         // Where names were found that are not kept, any object may have one.
         let all_known = !self.root.links().overflowed();
         let mut looks = looks.into_iter();
@@ -255,6 +266,7 @@ impl Reader {
             }
             if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
                 batch.directories_moved();
+                last.set(None);
                 told.interesting = true;
                 return true;
             }
@@ -264,16 +276,10 @@ impl Reader {
                 .peekable();
             let unnamed = names.peek().is_none();
             let in_scope =
-                names.any(|named| named.name == b"." || !batch.is_ignored(&key(&named.directory)));
+                names.any(|named| named.name == b"." || !is_ignored(&batch, &named.directory));
             told.interesting = !events.is_empty() && (unnamed || in_scope || linked.is_some());
-            if !told.interesting
-                && events.intersects(EventSet::MODIFY.union(EventSet::CLOSE_WRITE))
-                && let Some(object) = record.object
-            {
-                elsewhere.push(Elsewhere {
-                    key: key(&object),
-                    closed: events.contains(EventSet::CLOSE_WRITE),
-                });
+            if !told.interesting {
+                elsewhere.extend(written_elsewhere(record));
             }
             told.interesting || told.record.mask & libc::FAN_OPEN_EXEC != 0
         });
@@ -293,6 +299,22 @@ impl Reader {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
     }
+}
+
+/// What a record of no interest says of a busy file.
+fn written_elsewhere(record: &Record<'_>) -> Option<Elsewhere> {
+    let events = events_of(record.mask);
+    let written = EventSet::MODIFY.union(EventSet::CLOSE_WRITE);
+    // One that was made and closed in the same read was never busy.
+    let made = EventSet::CREATE.union(EventSet::CLOSE_WRITE);
+    if !events.intersects(written) || events.contains(made) {
+        return None;
+    }
+    let object = record.object?;
+    Some(Elsewhere {
+        key: handle_key(object.fsid, object.kind, object.bytes),
+        closed: events.contains(EventSet::CLOSE_WRITE),
+    })
 }
 
 /// A record, and whether it is one of a place.
