@@ -15,6 +15,8 @@ use super::program::Executable;
 /// Processes followed at a time. The kernel's own default limit is half of that on small machines and numbers are given
 /// up to 32,768 there; at some 500 bytes each they are 32 MiB at the worst.
 const LIMIT: usize = 65_536;
+/// Room for so many is never given up: it would soon be taken again.
+const USUAL: usize = 1_024;
 /// How long one that ended is kept: file events are read long before.
 const AFTERLIFE: u64 = 60_000_000_000;
 
@@ -240,6 +242,17 @@ impl Table {
             } else {
                 self.forget(serial);
             }
+        }
+        self.give_up_room();
+    }
+
+    /// A storm of short-lived processes leaves nothing behind of the room that it took.
+    fn give_up_room(&mut self) {
+        let kept = 2 * self.processes.len().max(USUAL);
+        if self.processes.capacity() > 2 * kept {
+            self.processes.shrink_to(kept);
+            self.holders.shrink_to(kept);
+            self.ended.shrink_to(kept);
         }
     }
 

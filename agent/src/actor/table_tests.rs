@@ -368,3 +368,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_storm_of_processes_leaves_nothing_behind_of_the_room_that_it_took() {
+    let mut table = table();
+    for pid in 2..40_000 {
+        table.fork(1, pid, SECOND).unwrap();
+        table.exit(pid, SECOND).unwrap();
+    }
+    assert!(table.processes.capacity() > 30_000);
+    table.expire(100 * SECOND, |_| false);
+    let room = [
+        table.processes.capacity(),
+        table.holders.capacity(),
+        table.ended.capacity(),
+    ];
+    assert!(room.iter().all(|room| *room <= 4 * USUAL), "{room:?}");
+}
