@@ -104,7 +104,7 @@ pub fn debian_machine(at: &Path) -> PathBuf {
 
 /// A Debian of more than 30,000 files. Read it, never write to it.
 pub fn debian_large() -> PathBuf {
-    made("debian12-large", |half| {
+    made("debian12-30000-files", |half| {
         bootstrap(
             half,
             "nginx,openssh-server,python3,perl,git,vim,build-essential,tzdata,locales,postgresql,default-jre-headless,python3-dev,golang-1.19-src",
