@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use attestation::join_token::JoinToken;
+use memchr::memmem;
 
 use crate::exit::Failure;
 
@@ -127,7 +128,7 @@ fn is_private_key(bytes: &[u8]) -> bool {
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
-    first.starts_with(b"-----BEGIN ") && holds(first, b"PRIVATE KEY-----")
+    first.starts_with(b"-----BEGIN ") && memmem::find(first, b"PRIVATE KEY-----").is_some()
 }
 
 /// The agent's state lies in `…/pristine/agent`, and in `…/pristine/up/agent` where one command runs everything.
@@ -150,27 +151,6 @@ fn is_beside_identity(path: &Path) -> bool {
             .is_ok()
 }
 
-fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
-    find_from(bytes, wanted, 0).is_some()
-}
-
-fn find_from(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
-    let first = *wanted.first()?;
-    let mut start = from;
-    while let Some(rest) = bytes.get(start..) {
-        let step = rest.iter().position(|byte| *byte == first)?;
-        let here = start + step;
-        if bytes
-            .get(here..)
-            .is_some_and(|tail| tail.starts_with(wanted))
-        {
-            return Some(here);
-        }
-        start = here + 1;
-    }
-    None
-}
-
 /// A file that is a token.
 fn is_token_file(bytes: &[u8]) -> bool {
     let text = bytes.trim_ascii();
@@ -180,8 +160,7 @@ fn is_token_file(bytes: &[u8]) -> bool {
 /// A token as such, or a file that holds nothing but what looks like one. The bare prefix in a program or a manual page
 /// is no token.
 fn holds_token(bytes: &[u8]) -> bool {
-    let mut from = 0;
-    while let Some(start) = find_from(bytes, TOKEN, from) {
+    memmem::find_iter(bytes, TOKEN).any(|start| {
         let after = start + TOKEN.len();
         let body: Vec<u8> = bytes.get(after..).map_or_else(Vec::new, |tail| {
             tail.iter()
@@ -197,12 +176,8 @@ fn holds_token(bytes: &[u8]) -> bool {
             && bytes
                 .get(end..)
                 .is_some_and(|tail| tail.trim_ascii().is_empty());
-        if is_alone || is_token(bytes.get(start..end).unwrap_or_default()) {
-            return true;
-        }
-        from = end;
-    }
-    false
+        is_alone || is_token(bytes.get(start..end).unwrap_or_default())
+    })
 }
 
 fn is_token(text: &[u8]) -> bool {
