@@ -89,6 +89,7 @@ fn the_attested_tree_is_the_models_at_every_quiet_point() {
             agent_cost.grew_at_most("the agent", &agent, AGENT_MIB, DESCRIPTORS);
             collector_cost.grew_at_most("the collector", &collector, COLLECTOR_MIB, DESCRIPTORS);
         }
+        world.webhook.forget();
         thread::sleep(rest);
     }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
