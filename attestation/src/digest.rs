@@ -56,10 +56,13 @@ impl Digest {
             return None;
         }
         let mut bytes = [0; 32];
+        let mut all = 0;
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            *byte = high << 4 | (low & 0xf);
+            all |= high | low;
         }
-        Some(Digest(bytes))
+        (all & NO_DIGIT == 0).then_some(Digest(bytes))
     }
 }
 
@@ -91,13 +94,23 @@ impl fmt::Debug for Digest {
 
 serde_as_text!(Digest, "a digest of 64 lower-case hexadecimal digits");
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// In the value of a byte that is no digit.
+const NO_DIGIT: u8 = 0x80;
+
+/// Values of the digits: manifests hold a million of them and more, and no branch foresees the next.
+const NIBBLES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 10 {
+        values[(b'0' + digit) as usize] = digit;
+        digit += 1;
     }
-}
+    while digit < 16 {
+        values[(b'a' + digit - 10) as usize] = digit;
+        digit += 1;
+    }
+    values
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]

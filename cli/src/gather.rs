@@ -85,14 +85,15 @@ struct Heap {
 pub struct Manner<'a> {
     /// A file that keeps changing counts as unread, as nothing can be said of it, unless the line just read is good enough.
     pub takes_unsettled: bool,
-    /// Sizes that are expected: the content of a large file with another size is not read, as it differs already.
+    /// Sizes that are expected of files above [`READ_ANYWAY`], by the key of their path: the content of one with another size is not read,
+    /// as it differs already.
     pub sizes: Option<&'a HashMap<Digest, u64>>,
     /// Told how far the scan has come; can stop it.
     pub progress: Option<&'a Progress>,
 }
 
 /// Up to this size a file is read even where its difference is certain: the digest helps to say what it is.
-const READ_ANYWAY: u64 = 64 << 20;
+pub const READ_ANYWAY: u64 = 64 << 20;
 
 /// Scans `root` under `scope`.
 pub fn gather(

@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Status};
-use crate::gather::{self, Gathered, Manner, Unread};
+use crate::gather::{self, Gathered, Manner, READ_ANYWAY, Unread};
 use crate::image::diff::Change;
 use crate::image::file::{ImageFile, image_name};
 use crate::image::{show, verify};
@@ -108,7 +108,7 @@ struct Expected {
     file: ImageFile,
     scope: Scope,
     mounts: Vec<ImagePath>,
-    /// Sizes of the files, by the key of their path.
+    /// Sizes of the large files, by the key of their path.
     sizes: HashMap<Digest, u64>,
     shown: ImageShown,
 }
@@ -149,8 +149,12 @@ fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Fai
 /// Reads the image. The statement gives the scope and must be about this manifest; without one `--scope` may.
 fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, Failure> {
     let file = ImageFile::open(path)?;
-    let contents = file.contents()?;
-    let sizes = file.sizes()?;
+    let mut sizes = HashMap::new();
+    let contents = file.contents_with(|line| {
+        if line.size() > READ_ANYWAY {
+            sizes.insert(line.key(), line.size());
+        }
+    })?;
     let tree = contents.facts.tree;
     let Some(says) = &file.says else {
         if !arguments.publishers.is_empty() {

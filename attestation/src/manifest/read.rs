@@ -64,9 +64,18 @@ impl<R: BufRead> ManifestReader<R> {
     }
 
     /// Reads all that is left: the tree, and what the manifest says about itself.
-    pub fn load(mut self) -> Result<LoadedManifest, ManifestError> {
+    pub fn load(self) -> Result<LoadedManifest, ManifestError> {
+        self.load_with(|_line| {})
+    }
+
+    /// The same, and each line is shown on the way.
+    pub fn load_with(
+        mut self,
+        mut show: impl FnMut(&LineRef<'_>),
+    ) -> Result<LoadedManifest, ManifestError> {
         let mut leaves = Vec::new();
         while let Some(line) = self.next_line()? {
+            show(&line);
             leaves.push((line.key(), line.leaf()));
         }
         let tree = Tree::from_leaves(leaves);

@@ -1,12 +1,11 @@
 //! An image on disk: `NAME.mtree.zst` and, beside it, `NAME.mtree.zst.dsse.json`.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use attestation::digest::Digest;
 use attestation::dsse::Envelope;
-use attestation::entry::Line;
+use attestation::entry::{Line, LineRef};
 use attestation::manifest::{self, LoadedManifest, ManifestReader};
 use attestation::path::ImagePath;
 use attestation::statement::{Image, Statement};
@@ -114,24 +113,15 @@ impl ImageFile {
 
     /// Reads all of the manifest.
     pub fn contents(&self) -> Result<LoadedManifest, Failure> {
-        self.lines()?
-            .reader
-            .load()
-            .map_err(|error| unreadable(&self.manifest, &error))
+        self.contents_with(|_line| {})
     }
 
-    /// The file sizes, by the key of their path.
-    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, Failure> {
-        let mut sizes = HashMap::new();
-        let mut lines = self.lines()?;
-        while let Some(line) = lines
+    /// The same, and each line is shown on the way.
+    pub fn contents_with(&self, show: impl FnMut(&LineRef<'_>)) -> Result<LoadedManifest, Failure> {
+        self.lines()?
             .reader
-            .next_line()
-            .map_err(|error| unreadable(&self.manifest, &error))?
-        {
-            sizes.insert(line.key(), line.size());
-        }
-        Ok(sizes)
+            .load_with(show)
+            .map_err(|error| unreadable(&self.manifest, &error))
     }
 
     /// Why the statement beside the manifest is not about it, if it is not.
