@@ -74,6 +74,15 @@ pub(super) struct State {
     ignored: HashSet<Key>,
 }
 
+impl State {
+    fn ignore(&mut self, directory: &[u8]) {
+        if self.ignored.len() >= IGNORED_LIMIT {
+            self.ignored.clear();
+        }
+        self.ignored.insert(directory.into());
+    }
+}
+
 /// One event, as it is put on the board.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
@@ -154,13 +163,9 @@ impl Board {
     /// Remembers that nothing below a directory is of interest, unless directories moved since `generation`.
     pub(super) fn ignore(&self, directory: &[u8], generation: u64) {
         let mut state = self.lock();
-        if state.gathered.generation != generation {
-            return;
+        if state.gathered.generation == generation {
+            state.ignore(directory);
         }
-        if state.ignored.len() >= IGNORED_LIMIT {
-            state.ignored.clear();
-        }
-        state.ignored.insert(directory.into());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,6 +181,11 @@ pub(super) struct Batch<'b> {
 impl Batch<'_> {
     pub(super) fn is_ignored(&self, directory: &[u8]) -> bool {
         self.state.ignored.contains(directory)
+    }
+
+    /// Remembers that nothing below a directory is of interest.
+    pub(super) fn ignore(&mut self, directory: &[u8]) {
+        self.state.ignore(directory);
     }
 
     /// Directories moved: what was learnt of them no longer holds.

@@ -239,6 +239,9 @@ impl Reader {
         let mut elsewhere = Vec::new();
         let mut batch = self.board.batch();
         let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
+        for told in told.iter() {
+            learn_directories(&mut batch, &told.record);
+        }
         // What is done in one directory comes together.
         let last = Cell::new(None);
         let is_ignored = |batch: &Batch<'_>, directory: &Handle<'b>| match last.get() {
@@ -265,8 +268,6 @@ impl Reader {
                 _ => {}
             }
             if record.mask & libc::FAN_ONDIR != 0 && events.contains(EventSet::RENAME) {
-                batch.directories_moved();
-                last.set(None);
                 told.interesting = true;
                 return true;
             }
@@ -298,6 +299,24 @@ impl Reader {
     fn is_linked(&self, object: &Handle<'_>) -> bool {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
+    }
+}
+
+/// A directory made where nothing is of interest is of none either: what is done in it need not wait until it was looked up. Where
+/// directories move, nothing that was learnt holds.
+fn learn_directories(batch: &mut Batch<'_>, record: &Record<'_>) {
+    if record.mask & libc::FAN_ONDIR == 0 {
+        return;
+    }
+    let key = |handle: &Handle<'_>| handle_key(handle.fsid, handle.kind, handle.bytes);
+    let events = events_of(record.mask);
+    if events.contains(EventSet::RENAME) {
+        batch.directories_moved();
+    } else if events.contains(EventSet::CREATE)
+        && let (Some(object), Some(named)) = (record.object, record.named)
+        && batch.is_ignored(&key(&named.directory))
+    {
+        batch.ignore(&key(&object));
     }
 }
 

@@ -385,6 +385,30 @@ fn an_ignored_directory_that_is_moved_into_scope_is_heard_from_then_on() {
 }
 
 #[test]
+fn a_directory_made_in_an_ignored_one_is_heard_once_it_is_in_scope() {
+    let Some(world) = World::new(&[("tmp", Expect::Ignored)], |dir| {
+        fs::create_dir(dir.join("tmp")).unwrap();
+    }) else {
+        return;
+    };
+    // From here on it is known that nothing there is of interest.
+    fs::write(world.at("tmp/other"), b"x").unwrap();
+    assert!(world.told_until_mark().is_empty());
+    fs::create_dir_all(world.at("tmp/stays/deep")).unwrap();
+    fs::write(world.at("tmp/stays/deep/file"), b"x").unwrap();
+    assert!(world.told_until_mark().is_empty());
+    for turn in 0..50 {
+        let (there, here) = (format!("tmp/{turn}"), format!("{turn}"));
+        fs::create_dir_all(world.at(&there).join("deep")).unwrap();
+        fs::write(world.at(&there).join("deep/before"), b"x").unwrap();
+        fs::rename(world.at(&there), world.at(&here)).unwrap();
+        let after = format!("{here}/deep/after");
+        fs::write(world.at(&after), b"x").unwrap();
+        assert!(world.expect(&[&here, &after])[&here].subtree);
+    }
+}
+
+#[test]
 fn a_write_through_a_name_that_came_and_went_elsewhere_is_told() {
     let Some(world) = World::new(&[("tmp", Expect::Ignored)], |dir| {
         fs::create_dir(dir.join("tmp")).unwrap();
