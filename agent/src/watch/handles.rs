@@ -29,8 +29,9 @@ const CACHE_LIMIT: usize = 16_384;
 /// How far up a path longer than the kernel tells is followed, in levels.
 const CLIMB_LIMIT: usize = 65_536;
 
-/// How often, and how far apart, an inode that is being made is asked for again.
-const BEING_MADE_TRIES: u32 = 5;
+/// How long is waited for an inode that is being made, each time twice as long as before: whoever makes it may have to wait for a
+/// processor meanwhile. In all some 60 ms.
+const BEING_MADE_TRIES: u32 = 7;
 const BEING_MADE: Duration = Duration::from_micros(500);
 
 /// Inodes with unknown names that wait to be looked for; more than that is a rescan.
@@ -436,13 +437,13 @@ pub(super) fn in_scope(scope: &Scope, path: &ImagePath, subtree: bool) -> bool {
 
 /// Opens the object of a handle; waits out an inode number that is just being given to a new file.
 ///
-/// While that lasts (microseconds) ext4's `iget` finds the number taken by an inode that is not ready, and the kernel
+/// While that lasts (microseconds of work) ext4's `iget` finds the number taken by an inode that is not ready, and the kernel
 /// makes of it `ENOMEM`, the one error besides `ESTALE` that `exportfs_decode_fh` lets through.
 fn open_settled(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> io::Result<OwnedFd> {
-    for _ in 0..BEING_MADE_TRIES {
+    for turn in 0..BEING_MADE_TRIES {
         match sys::open_by_handle(mount, kind, bytes) {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                std::thread::sleep(BEING_MADE);
+                std::thread::sleep(BEING_MADE * 2_u32.pow(turn));
             }
             done => return done,
         }
