@@ -26,7 +26,7 @@ const BUFFER: usize = 64 * 1024;
 /// Measures on `root`, warm, one after the other in every round.
 pub fn walk(root: &Path, rounds: usize) {
     let root = match root.to_str() {
-        Some("debian") => roots::debian_original(),
+        Some("debian") => roots::debian_large(),
         Some("small") => roots::half_a_million(),
         _ => root.to_path_buf(),
     };
