@@ -3,6 +3,7 @@
 //! Handles are resolved relative to the clones that the root is read through. A handle from outside them reads back as
 //! `/`, which is believed only of the handle that the root directory really has.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -33,6 +34,9 @@ const CLIMB_LIMIT: usize = 65_536;
 /// processor meanwhile. In all some 60 ms.
 const BEING_MADE_TRIES: u32 = 7;
 const BEING_MADE: Duration = Duration::from_micros(500);
+/// So long is waited for all that is resolved at once: where memory is really short every handle says the same, and what cannot be
+/// found is a gap that a rescan closes.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Inodes with unknown names that wait to be looked for; more than that is a rescan.
 const ALIASED: usize = 16_384;
@@ -85,6 +89,26 @@ pub(super) struct Resolver {
     /// The mounts that paths of descriptors are believed on, with where they are and what lies there.
     mounts: Vec<(u64, Vec<u8>, ImagePath)>,
     aliased: Vec<Aliased>,
+    patience: Patience,
+}
+
+/// What was waited for inodes that are being made, since places were last taken.
+#[derive(Debug, Default)]
+struct Patience {
+    waited: Cell<Duration>,
+}
+
+impl Patience {
+    /// How long to wait before the next try; nothing where it is not worth it any more.
+    fn next_wait(&self, turn: u32) -> Option<Duration> {
+        let wait = BEING_MADE * 2_u32.pow(turn.min(BEING_MADE_TRIES));
+        let waited = self.waited.get() + wait;
+        let waits = turn < BEING_MADE_TRIES && waited <= PATIENCE;
+        waits.then(|| {
+            self.waited.set(waited);
+            wait
+        })
+    }
 }
 
 impl Resolver {
@@ -107,6 +131,7 @@ impl Resolver {
             mounts: mounts.collect(),
             uppers,
             aliased: Vec::new(),
+            patience: Patience::default(),
             root: root.clone(),
             scope: scope.clone(),
             board: Arc::clone(board),
@@ -127,6 +152,7 @@ impl Resolver {
             self.directories.clear();
             self.generation = generation;
         }
+        self.patience = Patience::default();
         let mut merged: HashMap<ImagePath, Seen> = HashMap::with_capacity(seen.len());
         let mut add = |path: ImagePath, seen: &Seen| match merged.get_mut(&path) {
             Some(known) => known.absorb(seen),
@@ -242,8 +268,8 @@ impl Resolver {
             return;
         };
         let mount = self.filesystems_of(fsid).next();
-        let Some(Ok(object)) =
-            mount.map(|filesystem| open_settled(filesystem.dir.as_fd(), kind, bytes))
+        let Some(Ok(object)) = mount
+            .map(|filesystem| open_settled(filesystem.dir.as_fd(), kind, bytes, &self.patience))
         else {
             return;
         };
@@ -325,7 +351,7 @@ impl Resolver {
         };
         let mut found = Where::Gone;
         for filesystem in self.filesystems_of(fsid) {
-            let object = match open_settled(filesystem.dir.as_fd(), kind, bytes) {
+            let object = match open_settled(filesystem.dir.as_fd(), kind, bytes, &self.patience) {
                 Ok(object) => object,
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::STALE | Errno::NOENT) => continue,
@@ -439,14 +465,39 @@ pub(super) fn in_scope(scope: &Scope, path: &ImagePath, subtree: bool) -> bool {
 ///
 /// While that lasts (microseconds of work) ext4's `iget` finds the number taken by an inode that is not ready, and the kernel
 /// makes of it `ENOMEM`, the one error besides `ESTALE` that `exportfs_decode_fh` lets through.
-fn open_settled(mount: BorrowedFd<'_>, kind: i32, bytes: &[u8]) -> io::Result<OwnedFd> {
-    for turn in 0..BEING_MADE_TRIES {
+fn open_settled(
+    mount: BorrowedFd<'_>,
+    kind: i32,
+    bytes: &[u8],
+    patience: &Patience,
+) -> io::Result<OwnedFd> {
+    let mut turn = 0;
+    loop {
         match sys::open_by_handle(mount, kind, bytes) {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                std::thread::sleep(BEING_MADE * 2_u32.pow(turn));
+                let Some(wait) = patience.next_wait(turn) else {
+                    return Err(error);
+                };
+                std::thread::sleep(wait);
+                turn += 1;
             }
             done => return done,
         }
     }
-    sys::open_by_handle(mount, kind, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_with_one_inode_and_with_all_of_them_ends() {
+        let patience = Patience::default();
+        let waits: Vec<_> = (0..).map_while(|turn| patience.next_wait(turn)).collect();
+        assert_eq!(waits.len(), BEING_MADE_TRIES as usize);
+        let of_many: Duration = (0..100_000)
+            .flat_map(|_| (0..).map_while(|turn| patience.next_wait(turn)))
+            .sum();
+        assert!(waits.iter().sum::<Duration>() + of_many <= PATIENCE);
+    }
 }
