@@ -7,7 +7,8 @@
 //!
 //! That it only fell is told by the order of what one process did. The kernel merges an event into an earlier one of the same process,
 //! object and name, while that waits to be read: what came with one read is in order, what was torn apart by two reads is not.
-//! Objects whose count was told of before are therefore remembered, and looked at each time.
+//! Objects whose count was told of before are therefore remembered, and looked at each time. So many removals between the two halves of
+//! one link that it was forgotten leave it to the next rescan, which sees that the file's ctime moved.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};

@@ -21,10 +21,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::board::Board;
-use super::fanotify::now;
 use super::record;
 use super::report::{RawWrite, Report};
 use crate::actor::Observer;
+use crate::clock::now;
 use crate::scan::{MountLine, Root, handle_key, mount_lines};
 use crate::sys;
 

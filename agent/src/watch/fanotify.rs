@@ -5,11 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use attestation::scope::Scope;
 use attestation::statement::{Rung, WatchCoverage};
-use attestation::time::Timestamp;
 use rustix::event::EventfdFlags;
 
 use super::board::{Board, Key, Seen};
@@ -124,12 +122,4 @@ impl Drop for FanotifyWatch {
             drop(reader.join());
         }
     }
-}
-
-/// The wall clock, as it is told in a place.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -22,9 +22,9 @@ use notify::{Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _}
 
 use super::board::{Board, Event, Key, Seen};
 use super::canary::Canaries;
-use super::fanotify::now;
 use super::handles::in_scope;
 use super::{EventSet, Place, WatchError};
+use crate::clock::now;
 use crate::scan::Root;
 
 /// What it says of who did something.

@@ -20,13 +20,13 @@ use rustix::io::Errno;
 use super::board::Board;
 use super::canary::{Attempt, Canaries, Change, Nest};
 use super::clock::{self, StepTimer};
-use super::fanotify::now as wall;
 use super::keys::inode_key;
 use super::mappings::mapped;
 use super::mounts::{self, MountEvents};
 use super::namespaces;
 use super::report::{ForeignMount, Report};
 use crate::actor::Observer;
+use crate::clock::now as wall;
 use crate::scan::{Filesystem, Root, handle_key, mount_lines};
 use crate::sys;
 

@@ -22,11 +22,11 @@ use super::canary::Canaries;
 use super::counts::{LinkCounts, Look};
 use super::descriptors::{self, Brought, Written};
 use super::events::events_of;
-use super::fanotify::now;
 use super::keys::{named_key, object_key, written_key};
 use super::ladder::Source;
 use super::record::{self, Handle, Record};
 use crate::actor::{Doer, Witness, clock};
+use crate::clock::now;
 use crate::scan::{Root, handle_key};
 
 mod quiet;
