@@ -208,7 +208,12 @@ pub(crate) const fn is_escaped(byte: u8) -> bool {
 }
 
 pub(crate) fn encode_into(raw: &[u8], out: &mut Vec<u8>) {
-    for &byte in raw {
+    let plain = raw
+        .iter()
+        .position(|byte| is_escaped(*byte))
+        .unwrap_or(raw.len());
+    out.extend_from_slice(&raw[..plain]);
+    for &byte in &raw[plain..] {
         if is_escaped(byte) {
             out.extend([
                 b'\\',

@@ -1,6 +1,6 @@
 //! The walk: directories are jobs, a large directory's files are jobs too, and threads share them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestation::entry::Kind;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Expect, Scope};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use self::batch::Batch;
+use self::listing::LISTING;
 pub(super) use self::listing::listing;
-use self::listing::{LISTING, Name};
 use super::names::Position;
 use super::object::{Directory, ObjectReader, Unmoved, Wanted, read_at_path, unreadable_errno};
 use super::queue::Queue;
@@ -24,6 +26,7 @@ use super::{
 };
 
 mod asking;
+mod batch;
 mod listing;
 
 type Visit<'v> = dyn Fn(Found) + Sync + 'v;
@@ -50,7 +53,7 @@ enum Job<'s> {
     },
     Files {
         directory: Arc<Opened<'s>>,
-        files: Vec<Name>,
+        files: Batch,
     },
 }
 
@@ -188,7 +191,7 @@ impl<'w, 's> Worker<'w, 's> {
         while let Some((job, turn)) = self.walk.queue.next(self.lane, &stopped) {
             match job {
                 Job::Directory { position, parent } => self.directory(&position, parent),
-                Job::Files { directory, files } => self.files(&directory, &files),
+                Job::Files { directory, files } => self.files(&directory, files.of(0..files.len())),
             }
             drop(turn);
         }
@@ -321,16 +324,20 @@ impl<'w, 's> Worker<'w, 's> {
         });
     }
 
-    fn files(&mut self, opened: &Opened<'s>, files: &[Name]) {
+    fn files<'n>(
+        &mut self,
+        opened: &Opened<'s>,
+        files: impl Iterator<Item = (&'n CStr, FileType)>,
+    ) {
         let directory = Directory {
             fd: opened.fd.as_fd(),
             filesystem: opened.filesystem,
         };
-        for file in files {
+        for (file, kind) in files {
             if self.walk.progress.is_stopped() {
                 return;
             }
-            let name = file.name.to_bytes();
+            let name = file.to_bytes();
             let decision = opened.position.state.child(name).decision();
             if decision.expect == Expect::Ignored {
                 continue;
@@ -340,7 +347,7 @@ impl<'w, 's> Worker<'w, 's> {
             };
             match self.walk.purpose {
                 Purpose::Survey(survey) => {
-                    let stat = attributes::stat_name(opened.fd.as_fd(), &file.name).ok();
+                    let stat = attributes::stat_name(opened.fd.as_fd(), file).ok();
                     let there = stat.as_ref().map(attributes::surveyed);
                     self.surveyed(survey, path, decision, there);
                     continue;
@@ -349,20 +356,18 @@ impl<'w, 's> Worker<'w, 's> {
                     unmoved: Some(unmoved),
                     ..
                 } => {
-                    let stat = attributes::stat_name(opened.fd.as_fd(), &file.name);
+                    let stat = attributes::stat_name(opened.fd.as_fd(), file);
                     let there = stat.as_ref().ok().map(attributes::surveyed);
                     if there.is_some_and(|there| self.passes(unmoved, &path, decision, &there)) {
                         if stat.is_ok_and(|stat| stat.stx_nlink > 1) {
-                            self.reader.note_name(directory, &file.name, &path);
+                            self.reader.note_name(directory, file, &path);
                         }
                         continue;
                     }
                 }
                 Purpose::Read { unmoved: None, .. } => {}
             }
-            let reading = self
-                .reader
-                .read(directory, &file.name, &path, decision, file.kind);
+            let reading = self.reader.read(directory, file, &path, decision, kind);
             self.tell(Found {
                 path,
                 decision,

@@ -119,7 +119,11 @@ impl Line {
 
     /// What an entry that was checked has written.
     pub(super) fn of_written(text: &[u8]) -> Self {
-        Line(String::from_utf8_lossy(text).into())
+        // Copied: to cut the room it was written in down to size would cost the allocator more.
+        Line(match std::str::from_utf8(text) {
+            Ok(text) => text.into(),
+            Err(_) => String::from_utf8_lossy(text).into(),
+        })
     }
 }
 

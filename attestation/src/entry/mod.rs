@@ -232,14 +232,12 @@ impl Entry {
     /// Appends the line, without a newline and without asking whether the entry may have one: [`Entry::line`] asks.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         self.path.write_shown(out);
-        let text = format!(
-            " type={} mode={:04o} uid={} gid={}",
-            self.kind.word(),
-            self.mode,
-            self.uid,
-            self.gid
-        );
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b" type=");
+        out.extend_from_slice(self.kind.word().as_bytes());
+        out.extend_from_slice(b" mode=");
+        out.extend([9, 6, 3, 0].map(|shift| b'0' + (self.mode >> shift & 7) as u8));
+        field(out, b" uid=", self.uid);
+        field(out, b" gid=", self.gid);
         if let Some(time) = self.time {
             out.extend_from_slice(format!(" time={}.{:09}", time.seconds, time.nanos).as_bytes());
         }
@@ -300,7 +298,7 @@ impl Kind {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Kind::File { size, sha256 } => {
-                out.extend_from_slice(format!(" size={size}").as_bytes());
+                field(out, b" size=", *size);
                 if let Some(digest) = sha256 {
                     out.extend_from_slice(b" sha256digest=");
                     out.extend_from_slice(&digest.to_hex());
@@ -316,6 +314,12 @@ impl Kind {
             Kind::Dir | Kind::Fifo | Kind::Socket => {}
         }
     }
+}
+
+/// A field whose value is a number; `format!` would ask for memory for each, half a million times at a first scan.
+fn field(out: &mut Vec<u8>, name: &[u8], value: impl itoa::Integer) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 impl Xattr {

@@ -1,6 +1,6 @@
 //! What lies in a directory: its directories become jobs, its files are read at once or shared.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use attestation::path::ImagePath;
 use rustix::fs::{FileType, RawDir};
 
+use super::batch::Batch;
 use super::{Job, Opened, Worker};
 use crate::scan::names::{PATH_LIMIT, joined_length};
 use crate::scan::{Root, attributes, served};
@@ -21,12 +22,6 @@ const BATCH: usize = 512;
 const SHARE: usize = 32;
 /// Directories kept open for their children. A child found above this opens its way from the root anew.
 const OPEN_LIMIT: usize = 256;
-
-pub(super) struct Name {
-    pub(super) name: CString,
-    pub(super) kind: FileType,
-    ino: u64,
-}
 
 impl<'s> Worker<'_, 's> {
     /// Goes through a directory: its directories become jobs, its files are read here or shared.
@@ -42,7 +37,7 @@ impl<'s> Worker<'_, 's> {
         opened: &Arc<Opened<'s>>,
         listing: &mut [MaybeUninit<u8>],
     ) -> Result<(), String> {
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         let mut too_deep = false;
         let mut entries = RawDir::new(opened.fd.as_fd(), listing);
         while let Some(entry) = entries.next() {
@@ -61,11 +56,7 @@ impl<'s> Worker<'_, 's> {
             match kind_of(opened, name, entry.file_type()) {
                 FileType::Directory => self.descend(opened, name.to_bytes()),
                 kind => {
-                    batch.push(Name {
-                        name: name.to_owned(),
-                        kind,
-                        ino: entry.ino(),
-                    });
+                    batch.push(name, kind, entry.ino());
                     if batch.len() >= BATCH {
                         self.share(opened, &mut batch);
                     }
@@ -94,23 +85,25 @@ impl<'s> Worker<'_, 's> {
     }
 
     /// Reads a batch, giving parts of it away while others have nothing to do.
-    fn share(&mut self, opened: &Arc<Opened<'s>>, batch: &mut Vec<Name>) {
-        batch.sort_unstable_by_key(|file| file.ino);
-        while !batch.is_empty() {
-            let rest = batch.split_off(batch.len().min(SHARE));
-            let part = std::mem::replace(batch, rest);
-            if batch.is_empty() || !self.walk.queue.has_idle() {
-                self.files(opened, &part);
+    fn share(&mut self, opened: &Arc<Opened<'s>>, batch: &mut Batch) {
+        batch.sort();
+        let mut from = 0;
+        while from < batch.len() {
+            let to = batch.len().min(from + SHARE);
+            if to == batch.len() || !self.walk.queue.has_idle() {
+                self.files(opened, batch.of(from..to));
             } else {
                 self.walk.queue.push(
                     self.lane,
                     Job::Files {
                         directory: Arc::clone(opened),
-                        files: part,
+                        files: batch.part(from..to),
                     },
                 );
             }
+            from = to;
         }
+        batch.clear();
     }
 }
 
