@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use attestation::statement::Rung;
 use attestation::time::Timestamp;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use self::polled::Ready;
 use self::quiet::Elsewhere;
 use super::EventSet;
 use super::board::{Batch, Board, Event};
@@ -29,6 +29,7 @@ use crate::actor::{Doer, Witness, clock};
 use crate::clock::now;
 use crate::scan::{Root, handle_key};
 
+mod polled;
 mod quiet;
 
 /// Bytes taken with one read: some thousand events.
@@ -38,6 +39,9 @@ const BUFFER: usize = 256 * 1024;
 const LONGEST: usize = 4 * 1024;
 /// Pause after a drain, in which events gather and writers are not held up by waking us.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Drains in a row that may end with events coming in. Then one goes on until nothing more is there: only that shows that
+/// all execs which were told have had their files told too.
+const UNFINISHED: u32 = 16;
 
 pub(super) struct Reader {
     pub(super) sources: Vec<Source>,
@@ -50,12 +54,14 @@ pub(super) struct Reader {
     pub(super) counts: LinkCounts,
 }
 
-/// What `poll` told.
-#[derive(Default)]
-struct Ready {
-    stop: bool,
-    processes: bool,
-    events: bool,
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Nothing,
+    /// Something, and nothing behind it.
+    Last,
+    /// As much as it had room for, or it was broken off.
+    More,
 }
 
 impl Reader {
@@ -63,10 +69,17 @@ impl Reader {
         let mut buffer = vec![0; BUFFER];
         // While it is not over the group is left out of the poll: events gather, and nobody is held up by waking us.
         let mut pause: Option<Instant> = None;
+        // Drains in a row that did not go on until nothing more was there.
+        let mut unfinished = 0;
         loop {
             pause = pause.filter(|end| *end > Instant::now());
             self.speak_again();
-            let ready = match self.poll(pause) {
+            let polled = if unfinished > 0 && pause.is_none() {
+                Ok(Ready::for_events())
+            } else {
+                self.poll(pause)
+            };
+            let ready = match polled {
                 Ok(ready) => ready,
                 Err(errno) => return self.board.lose(&ended(errno)),
             };
@@ -78,62 +91,39 @@ impl Reader {
                 self.tell_login();
             }
             if ready.events {
-                if let Err(errno) = self.drain(&mut buffer) {
-                    return self.board.lose(&ended(errno));
-                }
-                pause = Instant::now().checked_add(PAUSE);
+                let found = match self.drain(&mut buffer, unfinished < UNFINISHED) {
+                    Ok(found) => found,
+                    Err(errno) => return self.board.lose(&ended(errno)),
+                };
+                unfinished = if found == Found::Last {
+                    unfinished + 1
+                } else {
+                    0
+                };
+                pause = Some(Instant::now() + PAUSE).filter(|_| found != Found::Nothing);
             }
         }
     }
 
-    /// Waits for whatever comes first, at most until `pause` is over; until then nothing is told of file events.
-    fn poll(&self, pause: Option<Instant>) -> Result<Ready, Errno> {
-        let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN)];
-        let mut meanings = vec![Meaning::Stop];
-        if let Some(processes) = self.witness.descriptor() {
-            descriptors.push(PollFd::from_borrowed_fd(processes, PollFlags::IN));
-            meanings.push(Meaning::Processes);
-        }
-        if pause.is_none() {
-            for source in &self.sources {
-                descriptors.push(PollFd::new(source, PollFlags::IN));
-                meanings.push(Meaning::Events);
-            }
-        }
-        let until = pause.into_iter().chain(self.busy.next()).min();
-        let timeout = until.map(|end| timespec(end.saturating_duration_since(Instant::now())));
-        match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-        let mut ready = Ready::default();
-        for (descriptor, meaning) in descriptors.iter().zip(meanings) {
-            let told = descriptor.revents();
-            match meaning {
-                Meaning::Stop => ready.stop = told.intersects(PollFlags::IN),
-                Meaning::Processes => {
-                    ready.processes = told.intersects(PollFlags::IN | PollFlags::ERR);
-                }
-                Meaning::Events => {
-                    ready.events |= told.intersects(PollFlags::IN | PollFlags::ERR);
-                }
-            }
-        }
-        Ok(ready)
-    }
-
-    /// Reads until there is nothing more. What was told of processes is taken between reading and resolving: whatever did
-    /// what was read has been told by then.
-    fn drain(&mut self, buffer: &mut [u8]) -> Result<(), Errno> {
+    /// Reads until nothing more is there, or if `gathers`, until a read took all that was: whoever writes would be followed one
+    /// event after the other, and each would find us at the queue's lock. What was told of processes is taken between reading
+    /// and resolving: whatever did what was read has been told by then. Tells [`Found::Last`] where it did not go on, and
+    /// otherwise whether there was anything.
+    fn drain(&mut self, buffer: &mut [u8], gathers: bool) -> Result<Found, Errno> {
+        let mut brought = Found::Nothing;
         loop {
             let before = clock::monotonic();
-            let mut more = false;
+            let mut found = Found::Nothing;
             for source in 0..self.sources.len() {
-                more |= self.drain_once(source, buffer)?;
+                found = found.max(self.drain_once(source, buffer)?);
             }
-            if !more {
-                self.witness.is_quiet(before);
-                return Ok(());
+            match found {
+                Found::Last if gathers => return Ok(Found::Last),
+                Found::Last | Found::More => brought = Found::More,
+                Found::Nothing => {
+                    self.witness.is_quiet(before);
+                    return Ok(brought);
+                }
             }
         }
     }
@@ -144,28 +134,28 @@ impl Reader {
         }
     }
 
-    /// Reads once; whether there may be more.
-    fn drain_once(&mut self, index: usize, buffer: &mut [u8]) -> Result<bool, Errno> {
+    fn drain_once(&mut self, index: usize, buffer: &mut [u8]) -> Result<Found, Errno> {
         let Some(source) = self.sources.get(index) else {
-            return Ok(false);
+            return Ok(Found::Nothing);
         };
+        let found = |drained| if drained { Found::Last } else { Found::More };
         if source.rung == Rung::C {
             return Ok(match descriptors::read(&source.group)? {
-                Brought::Nothing => false,
+                Brought::Nothing => Found::Nothing,
                 Brought::Some {
                     written,
                     lost,
                     drained,
                 } => {
                     self.written(written, lost, drained);
-                    true
+                    found(drained)
                 }
             });
         }
         let length = match rustix::io::read(&source.group, &mut *buffer) {
             Ok(length) => length,
-            Err(Errno::AGAIN) => return Ok(false),
-            Err(Errno::INTR) => return Ok(true),
+            Err(Errno::AGAIN) => return Ok(Found::Nothing),
+            Err(Errno::INTR) => return Ok(Found::More),
             Err(errno) => return Err(errno),
         };
         let until = clock::monotonic();
@@ -174,7 +164,7 @@ impl Reader {
         let drained = length.saturating_add(LONGEST) <= buffer.len();
         let elsewhere = self.batch(&buffer[..length], until, drained);
         self.hush(index, &elsewhere);
-        Ok(true)
+        Ok(found(drained))
     }
 
     /// Files that were written, by their descriptors.
@@ -370,20 +360,6 @@ fn put(batch: &mut Batch<'_>, record: &Record<'_>, linked: Option<Handle<'_>>, e
                 ..event.clone()
             },
         );
-    }
-}
-
-/// What a descriptor in the poll stands for.
-enum Meaning {
-    Stop,
-    Processes,
-    Events,
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 

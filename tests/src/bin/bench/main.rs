@@ -14,7 +14,7 @@ mod writers;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS | pages ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
+const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS [LOAD] | pages ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +23,8 @@ fn main() -> ExitCode {
         ["scan", root, rounds] => scan::scan(Path::new(root), number(rounds)),
         ["ingest", nodes, seconds] => ingest::ingest(number(nodes), number(seconds)),
         ["latency", changes] => latency::latency(number(changes)),
-        ["writers", rounds] => writers::writers(number(rounds)),
+        ["writers", rounds] => writers::writers(number(rounds), ""),
+        ["writers", rounds, only] => writers::writers(number(rounds), only),
         ["pages", rounds] => pages::pages(number(rounds)),
         ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
         ["walk", root, rounds] => walk::walk(Path::new(root), number(rounds)),
