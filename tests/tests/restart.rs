@@ -9,6 +9,7 @@ use std::{
 use pristine_tests::{
     agent::Agent,
     change::change,
+    collector::Options,
     left_out_without_root, roots,
     wait::{LATER, eventually},
     world::World,
@@ -62,6 +63,25 @@ fn a_restart_reads_only_what_changed() {
     let known = |of: &Value| of["known"].as_u64().expect("a number");
     assert!(known(&fourth) >= known(&third) - 1, "{fourth}");
     world.wait_for_status("web-1", "drifted");
+    world.check();
+}
+
+#[test]
+fn what_was_read_is_taken_in_at_once_though_the_next_heartbeat_is_far() {
+    let world = World::with(&Options {
+        interval: 600,
+        ..Options::default()
+    });
+    let root = roots::small(&world.path("root"));
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    // The end of the reading and the engine's look at it meet as luck has it.
+    for _ in 0..5 {
+        baseline(&agent);
+        agent.stop();
+        agent.begin();
+    }
+    baseline(&agent);
     world.check();
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
@@ -74,7 +74,8 @@ pub(super) struct Beginning {
     started: Timestamp,
     began: Instant,
     running: Running,
-    thread: JoinHandle<Result<Vec<View>, BaselineError>>,
+    /// What was read. Not the thread itself: it wakes the engine before it is over, and the engine may look before that.
+    views: Receiver<Result<Vec<View>, BaselineError>>,
 }
 
 /// Dropped, it ends the reading.
@@ -136,24 +137,23 @@ impl Engine {
 
     /// Takes the new view in when it is read.
     pub(super) fn finish_beginning(&mut self) {
-        let over = self
-            .beginning
-            .take_if(|beginning| beginning.thread.is_finished());
+        let read = self.beginning.as_ref().map(|it| it.views.try_recv());
+        let views = match read {
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Err(TryRecvError::Disconnected)) => Err(ScanError::Worker.into()),
+            Some(Ok(views)) => views,
+        };
         let Some(Beginning {
             eyes,
             candidates,
             first,
             started,
-            thread,
             running: _running,
             ..
-        }) = over
+        }) = self.beginning.take()
         else {
             return;
         };
-        let views = thread
-            .join()
-            .unwrap_or_else(|_| Err(ScanError::Worker.into()));
         match views {
             Ok(views) => self.take_over(eyes, first, started, views),
             Err(error) => self.blind(&error.into(), candidates),
@@ -231,16 +231,17 @@ impl Engine {
             now: started,
         };
         let link = Arc::clone(&self.parts.link);
+        let (done, views) = mpsc::sync_channel(1);
         let read = move || {
             let views = work
                 .into_iter()
                 .map(|(scope, candidates, source)| baseline.read(scope, candidates, source));
-            let views = views.collect();
+            // An engine that began anew meanwhile does not want them.
+            done.send(views.collect()).ok();
             // Wakes the engine; there is nothing to order.
             link.order(|_| {});
-            views
         };
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("baseline".to_owned())
             .spawn(read)
             .map_err(BlindError::Thread)?;
@@ -251,7 +252,7 @@ impl Engine {
             started,
             began: Instant::now(),
             running: Running(progress),
-            thread,
+            views,
         });
         Ok(())
     }
