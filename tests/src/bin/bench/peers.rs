@@ -211,6 +211,13 @@ fn set_up(folder: &Path, root: &Path) -> Vec<Peer> {
             works: &[0, 1],
         },
         Peer {
+            name: "pristine scan",
+            first: ours(&["scan", &text(root)]),
+            again: None,
+            keep: None,
+            works: &[0],
+        },
+        Peer {
             name: "find | xargs -P2 openssl dgst",
             first: shell(files.clone()),
             again: Some(shell(files)),
