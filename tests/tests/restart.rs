@@ -73,12 +73,16 @@ fn what_was_read_is_taken_in_at_once_though_the_next_heartbeat_is_far() {
         ..Options::default()
     });
     let root = roots::small(&world.path("root"));
+    // Read for so long that nothing else wakes the engine any more when it is over.
+    let large = fs::File::create(root.join("usr/large")).expect("a file");
+    large.set_len(1 << 30).expect("a hole");
     world.image(&root, "base", "1.0", &[]);
     let mut agent = world.agent("web-1", &root);
     // The end of the reading and the engine's look at it meet as luck has it.
     for _ in 0..5 {
         baseline(&agent);
         agent.stop();
+        fs::remove_dir_all(agent.state().join("index")).expect("the index");
         agent.begin();
     }
     baseline(&agent);
