@@ -134,6 +134,7 @@ impl Reader {
         }
     }
 
+    /// Reads one group once, and puts on the board what was told.
     fn drain_once(&mut self, index: usize, buffer: &mut [u8]) -> Result<Found, Errno> {
         let Some(source) = self.sources.get(index) else {
             return Ok(Found::Nothing);
