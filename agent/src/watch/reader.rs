@@ -42,6 +42,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Drains in a row that may end with events coming in. Then one goes on until nothing more is there: only that shows that
 /// all execs which were told have had their files told too.
 const UNFINISHED: u32 = 16;
+/// Reads with which the first drain after quiet follows a writer: a file that was just written is closed in a moment, and
+/// should not wait for the end of a pause.
+const FOLLOWED: u32 = 4;
 
 pub(super) struct Reader {
     pub(super) sources: Vec<Source>,
@@ -91,7 +94,7 @@ impl Reader {
                 self.tell_login();
             }
             if ready.events {
-                let found = match self.drain(&mut buffer, unfinished < UNFINISHED) {
+                let found = match self.drain(&mut buffer, followed(unfinished)) {
                     Ok(found) => found,
                     Err(errno) => return self.board.lose(&ended(errno)),
                 };
@@ -105,12 +108,13 @@ impl Reader {
         }
     }
 
-    /// Reads until nothing more is there, or if `gathers`, until a read took all that was: whoever writes would be followed one
-    /// event after the other, and each would find us at the queue's lock. What was told of processes is taken between reading
-    /// and resolving: whatever did what was read has been told by then. Tells [`Found::Last`] where it did not go on, and
-    /// otherwise whether there was anything.
-    fn drain(&mut self, buffer: &mut [u8], gathers: bool) -> Result<Found, Errno> {
+    /// Reads until nothing more is there, or until more than `followed` reads took all that was: whoever writes would be followed
+    /// one event after the other, and each would find us at the queue's lock. What was told of processes is taken between
+    /// reading and resolving: whatever did what was read has been told by then. Tells [`Found::Last`] where it did not go on,
+    /// and otherwise whether there was anything.
+    fn drain(&mut self, buffer: &mut [u8], followed: u32) -> Result<Found, Errno> {
         let mut brought = Found::Nothing;
+        let mut left = followed;
         loop {
             let before = clock::monotonic();
             let mut found = Found::Nothing;
@@ -118,8 +122,12 @@ impl Reader {
                 found = found.max(self.drain_once(source, buffer)?);
             }
             match found {
-                Found::Last if gathers => return Ok(Found::Last),
-                Found::Last | Found::More => brought = Found::More,
+                Found::Last if left == 0 => return Ok(Found::Last),
+                Found::Last => {
+                    left -= 1;
+                    brought = Found::More;
+                }
+                Found::More => brought = Found::More,
                 Found::Nothing => {
                     self.witness.is_quiet(before);
                     return Ok(brought);
@@ -290,6 +298,15 @@ impl Reader {
     fn is_linked(&self, object: &Handle<'_>) -> bool {
         let links = self.root.links();
         !links.is_empty() && links.contains(&handle_key(object.fsid, object.kind, object.bytes))
+    }
+}
+
+/// Reads that go on though one took all there was, after so many drains in a row that did not end with nothing.
+fn followed(unfinished: u32) -> u32 {
+    match unfinished {
+        0 => FOLLOWED,
+        1..UNFINISHED => 0,
+        UNFINISHED.. => u32::MAX,
     }
 }
 
