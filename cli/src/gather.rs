@@ -11,7 +11,7 @@ use attestation::mounts::Mount;
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
 use attestation::tree::Tree;
-use pristine_agent::scan::{self, Found, Progress, Reading, Root, RootError, ScanOptions};
+use pristine_agent::scan::{self, Found, Hearer, Progress, Reading, Root, RootError, ScanOptions};
 use serde::Serialize;
 
 use crate::exit::{Code, Failure};
@@ -90,6 +90,8 @@ pub struct Manner<'a> {
     pub sizes: Option<&'a HashMap<Digest, u64>>,
     /// Told how far the scan has come; can stop it.
     pub progress: Option<&'a Progress>,
+    /// Hears what is in small files, also in those that are only counted.
+    pub hearer: Option<Hearer<'a>>,
 }
 
 /// Up to this size a file is read even where its difference is certain: the digest helps to say what it is.
@@ -116,13 +118,13 @@ pub fn gather(
     let wanted = |path: &ImagePath, size: u64| is_wanted(scope, manner, path, size);
     let visit = |found: Found| put(&heap, found, manner.takes_unsettled);
     progress::shown(output, "reading", progress, || {
-        scan::scan_wanted(
+        scan::scan_heard(
             &opened,
             scope,
-            &ImagePath::root(),
             &ScanOptions::default(),
             progress,
             &wanted,
+            manner.hearer,
             &visit,
         )
     })
@@ -144,7 +146,7 @@ pub fn gather(
     })
 }
 
-/// Content is read where it is compared or recorded: not what is only counted, nor a large file whose size is wrong.
+/// Content is read where it is compared, recorded or heard: not what is only counted, nor a large file whose size is wrong.
 fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) -> bool {
     if size > READ_ANYWAY
         && manner
@@ -153,7 +155,9 @@ fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) ->
     {
         return false;
     }
-    scope.rules().is_empty() || scope.decide(path).expect == Expect::Sealed
+    scope.rules().is_empty()
+        || manner.hearer.is_some_and(|hearer| size <= hearer.limit)
+        || scope.decide(path).expect == Expect::Sealed
 }
 
 fn open(root: &Path, scope: &Scope) -> Result<Root, Failure> {

@@ -70,11 +70,11 @@ pub(super) struct Source<'s> {
 }
 
 /// Hashes the first `size` bytes, or fewer if the file ends before; whoever calls compares what `statx` says afterwards.
-/// `passed` hears of bytes that were read, and says whether to stop.
+/// `passed` hears the bytes as they come, and says whether to stop.
 pub(super) fn digest(
     source: Source<'_>,
     buffer: &mut Buffer,
-    passed: &dyn Fn(u64) -> bool,
+    passed: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<Digest, ContentError> {
     let Source {
         file,
@@ -159,7 +159,7 @@ pub(super) fn hash_on(
         hash,
         buffer: &mut buffer,
         direct: false,
-        passed: &|_| false,
+        passed: &mut |_| false,
     };
     let end = if to.saturating_sub(from) >= SMALLEST_HOLE && blocks.saturating_mul(512) < size {
         content.sparse(from, to)?;
@@ -175,7 +175,7 @@ struct Content<'c> {
     hash: Sha256,
     buffer: &'c mut [u8],
     direct: bool,
-    passed: &'c dyn Fn(u64) -> bool,
+    passed: &'c mut dyn FnMut(&[u8]) -> bool,
 }
 
 impl Content<'_> {
@@ -202,9 +202,10 @@ impl Content<'_> {
                 return Ok(from);
             }
             let taken = read.min(wanted);
-            self.hash.update(&self.buffer[..taken]);
+            let bytes = &self.buffer[..taken];
+            self.hash.update(bytes);
             from += taken as u64;
-            if (self.passed)(taken as u64) && from < to {
+            if (self.passed)(bytes) && from < to {
                 return Err(ContentError::Stopped);
             }
             if self.direct && read < room && from < to {
@@ -246,15 +247,13 @@ impl Content<'_> {
     }
 
     fn zeros(&mut self, mut count: u64) -> Result<(), ContentError> {
-        let mut hashed = 0;
         while count > 0 {
             let part = usize::try_from(count)
                 .unwrap_or(usize::MAX)
                 .min(ZEROS.len());
             self.hash.update(&ZEROS[..part]);
             count -= part as u64;
-            hashed += part as u64;
-            if hashed >= LARGE && (self.passed)(std::mem::take(&mut hashed)) {
+            if (self.passed)(&ZEROS[..part]) {
                 return Err(ContentError::Stopped);
             }
         }

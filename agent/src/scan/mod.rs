@@ -12,7 +12,7 @@ use thiserror::Error;
 
 pub use self::growing::{Extent, Growth, Tail, hash_part, read_growing, survey_path};
 pub use self::mount_table::mount_table;
-pub use self::object::{Unmoved, Wanted};
+pub use self::object::{Hearer, Unmoved, Wanted};
 pub use self::progress::{Large, Progress};
 pub use self::root::{Root, RootError};
 pub use self::served::Silence;
@@ -213,15 +213,36 @@ pub fn scan_wanted(
     wanted: &Wanted<'_>,
     visit: &(dyn Fn(Found) + Sync),
 ) -> Result<ScanSummary, ScanError> {
-    let started = Instant::now();
     let purpose = walk::Purpose::Read {
         wanted,
         unmoved: None,
+        hearer: None,
         visit,
     };
-    let mut summary = walk::run(root, scope, path, options, progress, purpose)?;
-    summary.elapsed = started.elapsed();
-    Ok(summary)
+    timed(|| walk::run(root, scope, path, options, progress, purpose))
+}
+
+/// As [`scan_wanted`] for all of the root, with somebody who hears the content of small files as it is read.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_heard(
+    root: &Root,
+    scope: &Scope,
+    options: &ScanOptions,
+    progress: &Progress,
+    wanted: &Wanted<'_>,
+    hearer: Option<Hearer<'_>>,
+    visit: &(dyn Fn(Found) + Sync),
+) -> Result<ScanSummary, ScanError> {
+    let purpose = walk::Purpose::Read {
+        wanted,
+        unmoved: None,
+        hearer,
+        visit,
+    };
+    let path = ImagePath::root();
+    timed(|| walk::run(root, scope, &path, options, progress, purpose))
 }
 
 /// As [`scan_wanted`] for all of the root; what `unmoved` takes for known by what `statx` says is not read, and not
@@ -238,16 +259,14 @@ pub fn scan_moved(
     wanted: &Wanted<'_>,
     visit: &(dyn Fn(Found) + Sync),
 ) -> Result<ScanSummary, ScanError> {
-    let started = Instant::now();
     let purpose = walk::Purpose::Read {
         wanted,
         unmoved: Some(unmoved),
+        hearer: None,
         visit,
     };
     let path = ImagePath::root();
-    let mut summary = walk::run(root, scope, &path, options, progress, purpose)?;
-    summary.elapsed = started.elapsed();
-    Ok(summary)
+    timed(|| walk::run(root, scope, &path, options, progress, purpose))
 }
 
 /// Asks `statx` about `path` and everything in scope below it; opens directories only. `visit` gets nothing for what
@@ -263,9 +282,13 @@ pub fn survey(
     progress: &Progress,
     visit: &(dyn Fn(ImagePath, Decision, Option<Surveyed>) + Sync),
 ) -> Result<ScanSummary, ScanError> {
-    let started = Instant::now();
     let purpose = walk::Purpose::Survey(visit);
-    let mut summary = walk::run(root, scope, path, options, progress, purpose)?;
+    timed(|| walk::run(root, scope, path, options, progress, purpose))
+}
+
+fn timed(run: impl FnOnce() -> Result<ScanSummary, ScanError>) -> Result<ScanSummary, ScanError> {
+    let started = Instant::now();
+    let mut summary = run()?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 pub(super) use self::at_path::read_at_path;
 pub(super) use self::finished::unreadable_errno;
 use self::finished::{finish, unreadable};
+pub use self::hearer::Hearer;
+use self::hearer::Hearing;
 use super::attributes::{self, Object, XattrReader};
 use super::content::{self, Buffer, ContentError, Source};
 use super::links::handle_key;
@@ -22,6 +24,7 @@ use crate::{clock, sys};
 
 mod at_path;
 mod finished;
+mod hearer;
 
 /// How often an object is read again that changed meanwhile.
 const RETRIES: usize = 3;
@@ -56,6 +59,7 @@ pub(super) struct ObjectReader<'r> {
     progress: &'r Progress,
     wanted: &'r Wanted<'r>,
     manner: Manner,
+    hearing: Option<Hearing<'r>>,
     /// Whether this is the thread that asks a server.
     asking: bool,
     buffer: Buffer,
@@ -105,6 +109,7 @@ impl<'r> ObjectReader<'r> {
             progress,
             wanted,
             manner,
+            hearing: None,
             asking: false,
             buffer: Buffer::new(manner.from_storage),
             xattrs: XattrReader::new(),
@@ -117,12 +122,14 @@ impl<'r> ObjectReader<'r> {
         self
     }
 
-    pub(super) fn wanted(&self) -> &'r Wanted<'r> {
-        self.wanted
+    /// With somebody who hears what is read.
+    pub(super) fn hearing(mut self, hearer: Option<Hearer<'r>>) -> Self {
+        self.hearing = hearer.map(Hearing::new);
+        self
     }
 
-    pub(super) fn manner(&self) -> Manner {
-        self.manner
+    pub(super) fn wanted(&self) -> &'r Wanted<'r> {
+        self.wanted
     }
 
     /// Reads `name` in `directory`; `expected` is what the directory said it is.
@@ -215,21 +222,29 @@ impl<'r> ObjectReader<'r> {
             return Ok(None);
         }
         let progress = self.progress;
-        let counted = progress.count(path, stat.stx_size);
-        let passed = |bytes| {
-            counted.add(bytes);
-            progress.rest(bytes);
+        let size = stat.stx_size;
+        let counted = progress.count(path, size);
+        let mut heard = (self.hearing.as_mut()).and_then(|hearing| hearing.begin(path, size));
+        let mut passed = |bytes: &[u8]| {
+            let count = bytes.len() as u64;
+            counted.add(count);
+            progress.rest(count);
+            if let Some(heard) = &mut heard {
+                heard.hear(bytes);
+            }
             progress.is_stopped()
         };
         let source = Source {
             file: file.as_fd(),
-            size: stat.stx_size,
+            size,
             blocks: stat.stx_blocks,
             from_storage: self.manner.from_storage,
         };
-        content::digest(source, &mut self.buffer, &passed)
-            .map_err(Trouble::from)
-            .map(Some)
+        let digest = content::digest(source, &mut self.buffer, &mut passed)?;
+        if let Some(heard) = heard {
+            heard.end();
+        }
+        Ok(Some(digest))
     }
 
     /// Whether what was read may change without `statx` telling.

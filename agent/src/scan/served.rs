@@ -192,6 +192,8 @@ pub(super) enum Ask {
     Wanted(ImagePath, u64, Answer),
     /// Whether something is as it was.
     Unmoved(ImagePath, Decision, Surveyed, Answer),
+    /// What is in a small file.
+    Heard(ImagePath, Vec<u8>),
     /// Something was read.
     Found(Found),
     /// Something was asked about.

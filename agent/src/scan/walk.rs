@@ -16,7 +16,7 @@ use self::batch::Batch;
 use self::listing::LISTING;
 pub(super) use self::listing::listing;
 use super::names::Position;
-use super::object::{Directory, ObjectReader, Unmoved, Wanted, read_at_path, unreadable_errno};
+use super::object::{Directory, Hearer, ObjectReader, Unmoved, Wanted, unreadable_errno};
 use super::queue::Queue;
 use super::root::Filesystem;
 use super::served::Silence;
@@ -40,6 +40,7 @@ pub(super) enum Purpose<'v> {
         wanted: &'v Wanted<'v>,
         /// What it says this of is passed by.
         unmoved: Option<&'v Unmoved<'v>>,
+        hearer: Option<Hearer<'v>>,
         visit: &'v Visit<'v>,
     },
     /// Only ask `statx` about them; nothing where it has no answer.
@@ -172,14 +173,15 @@ struct Worker<'w, 's> {
 
 impl<'w, 's> Worker<'w, 's> {
     fn new(walk: &'w Walk<'s>, lane: usize) -> Self {
-        let wanted: &'w Wanted<'w> = match walk.purpose {
-            Purpose::Read { wanted, .. } => wanted,
-            Purpose::Survey(_) => &|_, _| false,
+        let (wanted, hearer): (&'w Wanted<'w>, _) = match walk.purpose {
+            Purpose::Read { wanted, hearer, .. } => (wanted, hearer),
+            Purpose::Survey(_) => (&|_, _| false, None),
         };
         Self {
             walk,
             lane,
             reader: ObjectReader::new(walk.root, walk.progress, wanted, walk.manner)
+                .hearing(hearer)
                 .asking(walk.asking),
             listing: vec![MaybeUninit::uninit(); LISTING],
             tally: ScanSummary::default(),
@@ -308,13 +310,7 @@ impl<'w, 's> Worker<'w, 's> {
             return self.surveyed(survey, path, decision, None);
         }
         let reading = match errno {
-            Errno::NOTDIR | Errno::LOOP => read_at_path(
-                self.walk.root,
-                &path,
-                decision,
-                self.reader.wanted(),
-                self.reader.manner(),
-            ),
+            Errno::NOTDIR | Errno::LOOP => self.reader.read_path(&path, decision),
             errno => unreadable_errno(errno),
         };
         self.tell(Found {

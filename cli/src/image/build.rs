@@ -14,8 +14,10 @@ use attestation::scope::Scope;
 use attestation::statement::{Builder, Image, ManifestRef, Source, Statement, Subject};
 use attestation::time::Timestamp;
 use clap::Args;
+use pristine_agent::scan::Hearer;
 
-use super::{file, guard, provenance};
+use super::guard::Guard;
+use super::{file, provenance};
 use crate::atomic::Pending;
 use crate::exit::{Failure, Status};
 use crate::gather::{self, Gathered, Manner};
@@ -252,17 +254,26 @@ fn refuse_output_inside(root: &Path, output: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Scans, and looks for secrets at the same time.
+/// Scans, and looks for secrets in what is read. What the scope ignores the scan does not read, but it is shipped too.
 fn scan_guarded(root: &Path, draft: &Draft, output: Output) -> Result<Gathered, Failure> {
-    thread::scope(|scope| {
-        let guard = scope.spawn(|| guard::find(root));
-        let gathered = gather::gather(root, &draft.scope, &Manner::default(), output);
-        match guard.join() {
-            Ok(None) => gathered,
-            Ok(Some(secret)) => Err(secret.into()),
-            Err(_panic) => Err(Failure::new("cannot look for secrets in the source")),
-        }
-    })
+    let guard = Guard::of_image(root);
+    let hear = |path: &ImagePath, bytes: &[u8]| guard.hear(path, bytes);
+    let manner = Manner {
+        hearer: Some(Hearer {
+            limit: guard.limit(),
+            hear: &hear,
+        }),
+        ..Manner::default()
+    };
+    let gathered = thread::scope(|threads| {
+        let ignored = threads.spawn(|| guard.walk_ignored(&draft.scope));
+        let gathered = gather::gather(root, &draft.scope, &manner, output);
+        ignored
+            .join()
+            .map_err(|_panic| Failure::new("cannot look for secrets in the source"))
+            .and(gathered)
+    });
+    guard.found().map_or(gathered, |secret| Err(secret.into()))
 }
 
 /// The compressed manifest of lines that are in order.

@@ -1,13 +1,17 @@
 //! What no image may hold: an agent's identity, with which a copy could speak as the node, and a join token, with which
 //! anybody could join. Both are looked for in the whole source, whatever the scope says: an ignored file is shipped too.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use attestation::join_token::JoinToken;
+use attestation::path::ImagePath;
+use attestation::scope::{Expect, Scope};
 use memchr::memmem;
 
 use crate::exit::Failure;
@@ -31,6 +35,13 @@ pub enum Secret {
     Token(PathBuf),
 }
 
+impl Secret {
+    fn path(&self) -> &Path {
+        let (Self::Identity(path) | Self::Token(path)) = self;
+        path
+    }
+}
+
 impl From<Secret> for Failure {
     fn from(secret: Secret) -> Self {
         let (what, path) = match &secret {
@@ -43,82 +54,112 @@ impl From<Secret> for Failure {
     }
 }
 
-/// How closely a tree is looked through.
-struct Look<'a> {
-    skip: &'a dyn Fn(&Path) -> bool,
+/// Looks for secrets in what a scan reads, and keeps the first by its path.
+pub struct Guard<'r> {
+    root: &'r Path,
+    /// The largest file that may hold a token.
     limit: u64,
     has_token: fn(&[u8]) -> bool,
+    found: Mutex<Option<Secret>>,
 }
 
-/// Looks through `root` on its own file system, into every text.
-pub fn find(root: &Path) -> Option<Secret> {
-    walk(
-        root,
-        &Look {
-            skip: &|_path| false,
-            limit: TEXT_LIMIT,
-            has_token: holds_token,
-        },
-    )
-}
+impl<'r> Guard<'r> {
+    /// For an image that is shipped: looks into every text.
+    pub fn of_image(root: &'r Path) -> Self {
+        Self::new(root, TEXT_LIMIT, holds_token)
+    }
 
-/// Looks through `root` but for what `skip` leaves out, for keys, and for files that hold a token and nothing else.
-pub fn find_plain(root: &Path, skip: &dyn Fn(&Path) -> bool) -> Option<Secret> {
-    walk(
-        root,
-        &Look {
-            skip,
-            limit: TOKEN_LIMIT,
-            has_token: is_token_file,
-        },
-    )
-}
+    /// For the image of a machine, which stays there: looks for keys, and for files that hold a token and nothing else.
+    pub fn of_machine(root: &'r Path) -> Self {
+        Self::new(root, TOKEN_LIMIT, is_token_file)
+    }
 
-fn walk(root: &Path, look: &Look<'_>) -> Option<Secret> {
-    let device = root.metadata().ok()?.dev();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(directory) = waiting.pop() {
-        // What cannot be read is told by the scan itself.
-        let Ok(names) = fs::read_dir(&directory) else {
-            continue;
+    fn new(root: &'r Path, limit: u64, has_token: fn(&[u8]) -> bool) -> Self {
+        Self {
+            root,
+            limit,
+            has_token,
+            found: Mutex::new(None),
+        }
+    }
+
+    /// What is larger holds no secret that is looked for.
+    pub fn limit(&self) -> u64 {
+        self.limit.max(KEY_LIMIT)
+    }
+
+    /// What was found.
+    pub fn found(self) -> Option<Secret> {
+        self.found
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content of a file.
+    pub fn hear(&self, path: &ImagePath, content: &[u8]) {
+        self.examine(Path::new(OsStr::from_bytes(path.as_bytes())), content);
+    }
+
+    /// Looks through what a scope ignores of the root's own file system, which no scan reads.
+    pub fn walk_ignored(&self, scope: &Scope) {
+        if !(scope.rules().iter()).any(|rule| rule.expect == Expect::Ignored) {
+            return;
+        }
+        let Ok(device) = self.root.metadata().map(|root| root.dev()) else {
+            return;
         };
-        for name in names.flatten() {
-            let path = name.path();
-            let Ok(metadata) = path.symlink_metadata() else {
+        let mut waiting = vec![(PathBuf::new(), scope.start())];
+        while let Some((directory, state)) = waiting.pop() {
+            // What cannot be read is told by the scan itself.
+            let Ok(names) = fs::read_dir(self.root.join(&directory)) else {
                 continue;
             };
-            if metadata.dev() != device || (look.skip)(&path) {
-                continue;
-            }
-            if metadata.is_dir() {
-                waiting.push(path);
-            } else if metadata.is_file() {
-                let found = examine(root, &path, metadata.len(), look);
-                if found.is_some() {
-                    return found;
+            for name in names.flatten() {
+                let below = state.child(name.file_name().as_bytes());
+                let path = directory.join(name.file_name());
+                let Ok(kind) = name.file_type() else { continue };
+                let is_here = || name.metadata().is_ok_and(|there| there.dev() == device);
+                if kind.is_dir() && is_here() {
+                    waiting.push((path, below));
+                } else if kind.is_file() && below.decision().expect == Expect::Ignored && is_here()
+                {
+                    self.read(&path);
                 }
             }
         }
     }
-    None
-}
 
-fn examine(root: &Path, path: &Path, size: u64, look: &Look<'_>) -> Option<Secret> {
-    let below = path.strip_prefix(root).unwrap_or(path);
-    let may_be_key = size <= KEY_LIMIT && (is_agent_state(below) || is_beside_identity(path));
-    if size < LEAST || (size > look.limit && !may_be_key) {
-        return None;
+    fn read(&self, below: &Path) {
+        let mut content = Vec::new();
+        // What the scope ignores may well be unreadable; of what is larger the first part says so.
+        let read = File::open(self.root.join(below))
+            .and_then(|file| file.take(self.limit() + 1).read_to_end(&mut content));
+        if read.is_ok() {
+            self.examine(below, &content);
+        }
     }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(TEXT_LIMIT)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    if may_be_key && is_private_key(&bytes) {
-        return Some(Secret::Identity(path.to_owned()));
+
+    fn examine(&self, below: &Path, content: &[u8]) {
+        let size = content.len() as u64;
+        if size < LEAST {
+            return;
+        }
+        let path = || self.root.join(below);
+        let secret = if size <= KEY_LIMIT
+            && is_private_key(content)
+            && (is_agent_state(below) || is_beside_identity(&path()))
+        {
+            Secret::Identity(path())
+        } else if size <= self.limit && (self.has_token)(content) {
+            Secret::Token(path())
+        } else {
+            return;
+        };
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if (found.as_ref()).is_none_or(|before| secret.path() < before.path()) {
+            *found = Some(secret);
+        }
     }
-    (look.has_token)(&bytes).then(|| Secret::Token(path.to_owned()))
 }
 
 /// A key file as such; a program that speaks of keys is none.
@@ -191,14 +232,42 @@ fn is_token(text: &[u8]) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
+    use attestation::scope::Rule;
+
     use super::*;
 
     fn found(name: &str, content: &str) -> Option<Secret> {
+        let guard = Guard::of_image(Path::new("/root"));
+        guard.hear(&ImagePath::from_bytes(name).unwrap(), content.as_bytes());
+        guard.found()
+    }
+
+    #[test]
+    fn what_the_scope_ignores_is_looked_through_and_the_rest_left_to_the_scan() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        find(root.path())
+        for directory in ["var/cache/a", "etc"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        for name in ["var/cache/a/token", "var/cache/b", "etc/token"] {
+            fs::write(root.path().join(name), "pristine-join.abcdef\n").unwrap();
+        }
+        let found = |rules: &[&str]| {
+            let rule = |pattern: &&str| Rule {
+                r#match: (*pattern).to_owned(),
+                expect: Expect::Ignored,
+                time: false,
+            };
+            let guard = Guard::of_image(root.path());
+            guard.walk_ignored(&Scope::new(rules.iter().map(rule).collect()).unwrap());
+            guard.found()
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&["usr/**"]), None);
+        assert_eq!(
+            found(&["var/cache/**"]),
+            Some(Secret::Token(root.path().join("var/cache/a/token"))),
+            "the first by its path"
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The image that `up` holds this machine to: ROOT as it stands, or a file that was built elsewhere.
 
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use attestation::digest::Digest;
 use attestation::dsse::Envelope;
@@ -11,7 +10,7 @@ use attestation::mounts;
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Rule, Scope};
 use attestation::statement::{Image, Statement};
-use pristine_agent::scan::Progress;
+use pristine_agent::scan::{Hearer, Progress};
 
 use super::left_out::{self, Added};
 use super::place::{self, Kept, Place};
@@ -19,8 +18,9 @@ use crate::exit::{Code, Failure};
 use crate::gather::{self, Gathered, Manner};
 use crate::image::build::{self, Draft};
 use crate::image::file::{ImageFile, image_name};
+use crate::image::guard::Guard;
+use crate::image::provenance;
 use crate::image::show::another_manifest;
-use crate::image::{guard, provenance};
 use crate::output::Output;
 use crate::{clock, files};
 
@@ -76,13 +76,18 @@ fn as_found(
         .into_iter()
         .collect();
     let scope = extended(&scope, &added)?;
-    // On another thread, as it reads what the scan reads: one of the two finds it in memory.
-    let (gathered, refused) = thread::scope(|threads| {
-        let guard = threads.spawn(|| refuse_secrets(wish.root, &place.state, &scope));
-        (scanned(wish.root, &scope, progress, output), guard.join())
-    });
+    // As in `image build`, but for what the scope ignores, our own state with it: this image does not leave the machine.
+    let guard = Guard::of_machine(wish.root);
+    let hear = |path: &ImagePath, bytes: &[u8]| guard.hear(path, bytes);
+    let hearer = Hearer {
+        limit: guard.limit(),
+        hear: &hear,
+    };
+    let gathered = scanned(wish.root, &scope, progress, Some(hearer), output);
+    if let Some(secret) = guard.found() {
+        return Err(secret.into());
+    }
     let mut gathered = gathered?;
-    refused.unwrap_or_else(|_panic| Err(Failure::new("cannot look for secrets in ROOT")))?;
     let unread = left_out::unread(&gathered.unread, scope.rules().len())?;
     let scope = extended(&scope, &unread)?;
     keep_sealed(&mut gathered.sealed, &scope, !unread.is_empty());
@@ -171,7 +176,7 @@ fn given(
     draft.scope = extended(&draft.scope, &added)?;
     let mut limits = Vec::new();
     if !place::is_root() {
-        let gathered = scanned(wish.root, &draft.scope, progress, output)?;
+        let gathered = scanned(wish.root, &draft.scope, progress, None, output)?;
         let unread = left_out::unread(&gathered.unread, draft.scope.rules().len())?;
         draft.scope = extended(&draft.scope, &unread)?;
         added.extend(unread);
@@ -245,12 +250,14 @@ fn scanned(
     root: &Path,
     scope: &Scope,
     progress: &Progress,
+    hearer: Option<Hearer<'_>>,
     output: Output,
 ) -> Result<Gathered, Failure> {
     let manner = Manner {
         takes_unsettled: true,
         sizes: None,
         progress: Some(progress),
+        hearer,
     };
     gather::gather(root, scope, &manner, output)
 }
@@ -277,21 +284,6 @@ fn extended(scope: &Scope, added: &[Added]) -> Result<Scope, Failure> {
 fn keep_sealed(entries: &mut Vec<(ImagePath, Line)>, scope: &Scope, has_changed: bool) {
     if has_changed {
         entries.retain(|(path, _)| scope.decide(path).expect == Expect::Sealed);
-    }
-}
-
-/// As in `image build`, but for our own state, and for what the scope ignores: this image does not leave the machine.
-fn refuse_secrets(root: &Path, state: &Path, scope: &Scope) -> Result<(), Failure> {
-    let skip = |path: &Path| {
-        if path == state {
-            return true;
-        }
-        let below = path.strip_prefix(root).unwrap_or(path);
-        build::image_path(below).is_ok_and(|path| scope.decide(&path).expect == Expect::Ignored)
-    };
-    match guard::find_plain(root, &skip) {
-        None => Ok(()),
-        Some(secret) => Err(Failure::from(secret)),
     }
 }
 

@@ -7,12 +7,13 @@ use attestation::scope::{Decision, Scope};
 
 use super::{Purpose, Worker, run_as};
 use crate::scan::served::{self, Ask, Server, Silence};
-use crate::scan::{Found, Manner, Progress, Root, ScanOptions, Surveyed};
+use crate::scan::{Found, Hearer, Manner, Progress, Root, ScanOptions, Surveyed};
 
 /// What is made of the objects on the way, without the means.
 #[derive(Clone, Copy)]
 enum Wish {
-    Read,
+    /// With the largest file that is heard, if one is.
+    Read(Option<u64>),
     ReadMoved,
     Survey,
 }
@@ -32,7 +33,11 @@ impl Worker<'_, '_> {
     pub(super) fn ask(&mut self, path: ImagePath, decision: Decision, server: &Arc<Server>) {
         let wish = match self.walk.purpose {
             Purpose::Survey(_) => Wish::Survey,
-            Purpose::Read { unmoved: None, .. } => Wish::Read,
+            Purpose::Read {
+                unmoved: None,
+                hearer,
+                ..
+            } => Wish::Read(hearer.map(|hearer| hearer.limit)),
             Purpose::Read { .. } => Wish::ReadMoved,
         };
         let (root, scope) = (self.walk.root.clone(), self.walk.scope.clone());
@@ -72,6 +77,15 @@ impl Worker<'_, '_> {
                     if self.passes(unmoved, &path, decision, &there));
                 answer.give(passes);
             }
+            Ask::Heard(path, bytes) => {
+                if let Purpose::Read {
+                    hearer: Some(hearer),
+                    ..
+                } = self.walk.purpose
+                {
+                    (hearer.hear)(&path, &bytes);
+                }
+            }
             Ask::Found(found) => self.tell(found),
             Ask::Surveyed(path, decision, there) => {
                 if let Purpose::Survey(survey) = self.walk.purpose {
@@ -95,16 +109,20 @@ fn run_asking(
     let unmoved =
         |path: &ImagePath, decision, there: &Surveyed| asker.unmoved(path, decision, there);
     let visit = |found| asker.tell(Ask::Found(found));
+    let hear =
+        |path: &ImagePath, bytes: &[u8]| asker.tell(Ask::Heard(path.clone(), bytes.to_vec()));
     let survey = |path, decision, there| asker.tell(Ask::Surveyed(path, decision, there));
     let purpose = match wish {
-        Wish::Read => Purpose::Read {
+        Wish::Read(limit) => Purpose::Read {
             wanted: &wanted,
             unmoved: None,
+            hearer: limit.map(|limit| Hearer { limit, hear: &hear }),
             visit: &visit,
         },
         Wish::ReadMoved => Purpose::Read {
             wanted: &wanted,
             unmoved: Some(&unmoved),
+            hearer: None,
             visit: &visit,
         },
         Wish::Survey => Purpose::Survey(&survey),
