@@ -104,7 +104,7 @@ impl Baseline {
     ) -> Result<View, BaselineError> {
         let mut trees = Vec::new();
         for candidate in &candidates {
-            trees.push(Tree::from_leaves(candidate.reference.lines.leaves()?));
+            trees.push(candidate.reference.tree()?);
         }
         let known = source.known();
         let round = known.as_ref().map_or(0, |known| known.marks.begin());

@@ -340,11 +340,7 @@ mod tests {
         };
         let statement = Statement::about(Subject::of_tree("base", &Digest::ZERO), predicate);
         let payload = Digest::of(&epoch.to_le_bytes());
-        let reference = Reference {
-            payload,
-            statement,
-            lines: Lines::open(file).unwrap(),
-        };
+        let reference = Reference::new(payload, statement, Lines::open(file).unwrap());
         Candidate {
             reference: Arc::new(reference),
             until: None,

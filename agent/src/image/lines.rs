@@ -8,6 +8,10 @@ use attestation::digest::Digest;
 use attestation::entry::{Line, leaf_of_line};
 use attestation::path::ImagePath;
 
+/// Read at once where a path is looked for.
+const LOOK: usize = 8 << 10;
+/// Read at once where all lines are.
+const ALL: usize = 128 << 10;
 /// One offset in memory for so many lines: a look-up reads about a dozen places and then a few kilobytes.
 const STRIDE: usize = 32;
 /// The longest line (FORMATS.md 2) and its newline.
@@ -35,7 +39,7 @@ impl Lines {
     /// Takes a plain manifest; remembers where every thirty-second entry begins. The caller has checked its content.
     pub fn open(file: File) -> Result<Self, LinesError> {
         let mut samples = Vec::new();
-        let mut cursor = Cursor::new(&file, 0);
+        let mut cursor = Cursor::reading(ALL, &file, 0);
         let mut count = 0_usize;
         while let Some((offset, line)) = cursor.next()? {
             if line.first() == Some(&b'#') {
@@ -128,7 +132,7 @@ impl Lines {
         let Some(first) = self.samples.first() else {
             return Ok(leaves);
         };
-        let mut cursor = Cursor::new(&self.file, *first);
+        let mut cursor = Cursor::reading(ALL, &self.file, *first);
         while let Some((offset, line)) = cursor.next()? {
             leaves.push((path_of(offset, line)?.key(), leaf_of_line(line)));
         }
@@ -184,7 +188,11 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(file: &'a File, offset: u64) -> Self {
-        let reader = BufReader::with_capacity(8192, At { file, offset });
+        Self::reading(LOOK, file, offset)
+    }
+
+    fn reading(at_once: usize, file: &'a File, offset: u64) -> Self {
+        let reader = BufReader::with_capacity(at_once, At { file, offset });
         Self {
             reader,
             offset,

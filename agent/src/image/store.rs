@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use attestation::digest::Digest;
 use attestation::dsse::{Envelope, EnvelopeError, VerifiedStatement};
@@ -12,6 +13,7 @@ use attestation::manifest::{ManifestError, ManifestReader};
 use attestation::statement::Image;
 use attestation::tree::Tree;
 
+use super::checked::Last;
 use super::{Lines, LinesError, Publishers, Reference, UntrustedImage};
 use crate::durable;
 
@@ -70,6 +72,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     directory: PathBuf,
+    last: Arc<Last>,
 }
 
 impl ImageStore {
@@ -80,7 +83,10 @@ impl ImageStore {
             path: directory.clone(),
             source,
         })?;
-        Ok(Self { directory })
+        Ok(Self {
+            directory,
+            last: Arc::default(),
+        })
     }
 
     /// The image, if it is kept here and still right.
@@ -102,8 +108,8 @@ impl ImageStore {
             source,
         })?;
         let lines = Lines::open(file)?;
-        check_tree(&image, lines.leaves()?)?;
-        Ok(Some(reference(&image, lines)))
+        let tree = check_tree(&image, lines.leaves()?)?;
+        Ok(Some(self.reference(&image, lines, tree)))
     }
 
     /// Takes an image whose manifest comes as plain bytes; everything is checked before anything is kept.
@@ -125,13 +131,13 @@ impl ImageStore {
             // Half a manifest is of no use to anybody.
             drop(fs::remove_file(&beside));
         })?;
-        check_tree(&image, leaves)?;
+        let tree = check_tree(&image, leaves)?;
         fs::rename(&beside, &plain).map_err(file_error(&plain))?;
         let path = self.statement_path(payload);
         // The statement last: it says that the lines are there.
         durable::replace(&path, &envelope.to_json()).map_err(file_error(&path))?;
         let file = File::open(&plain).map_err(file_error(&plain))?;
-        Ok(reference(&image, Lines::open(file)?))
+        Ok(self.reference(&image, Lines::open(file)?, tree))
     }
 
     /// Removes what is not among `wanted`.
@@ -152,20 +158,21 @@ impl ImageStore {
         }
     }
 
+    fn reference(&self, image: &VerifiedStatement<Image>, lines: Lines, tree: Tree) -> Reference {
+        Reference {
+            payload: image.payload_digest(),
+            statement: image.statement().clone(),
+            lines,
+            checked: self.last.keep(tree),
+        }
+    }
+
     fn statement_path(&self, payload: Digest) -> PathBuf {
         self.directory.join(format!("{payload}.json"))
     }
 
     fn lines_path(&self, payload: Digest) -> PathBuf {
         self.directory.join(format!("{payload}.mtree"))
-    }
-}
-
-fn reference(image: &VerifiedStatement<Image>, lines: Lines) -> Reference {
-    Reference {
-        payload: image.payload_digest(),
-        statement: image.statement().clone(),
-        lines,
     }
 }
 
@@ -212,7 +219,7 @@ fn write_plain(
     while let Some(line) = reader.next_line()? {
         output.write_all(line.as_str().as_bytes()).map_err(to)?;
         output.write_all(b"\n").map_err(to)?;
-        leaves.push((line.path().key(), line.leaf()));
+        leaves.push((line.key(), line.leaf()));
     }
     let output = output
         .into_inner()
@@ -224,10 +231,11 @@ fn write_plain(
 fn check_tree(
     image: &VerifiedStatement<Image>,
     leaves: Vec<(Digest, Digest)>,
-) -> Result<(), StoreError> {
+) -> Result<Tree, StoreError> {
     let signed = image.statement().tree().ok_or(StoreError::NoTree)?;
     let entries = u64::try_from(leaves.len()).unwrap_or(u64::MAX);
-    let found = Tree::from_leaves(leaves).root();
+    let tree = Tree::from_leaves(leaves);
+    let found = tree.root();
     if found != signed || entries != image.predicate().entries {
         return Err(StoreError::OtherTree {
             found,
@@ -235,5 +243,5 @@ fn check_tree(
             signed,
         });
     }
-    Ok(())
+    Ok(tree)
 }
