@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use attestation::digest::Digest;
@@ -10,7 +10,6 @@ use attestation::entry::{Kind, Line};
 use attestation::mounts::Mount;
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
-use attestation::tree::Tree;
 use pristine_agent::scan::{self, Found, Hearer, Progress, Reading, Root, RootError, ScanOptions};
 use serde::Serialize;
 
@@ -32,8 +31,10 @@ pub struct Unread {
 
 /// What a scan found.
 pub struct Gathered {
-    /// The sealed entries in manifest order.
-    pub sealed: Vec<(ImagePath, Line)>,
+    /// The sealed entries, in no order.
+    sealed: Vec<(ImagePath, Line)>,
+    /// Key and leaf of each of them, in no order.
+    leaves: Vec<(Digest, Digest)>,
     /// Number of `local` entries.
     pub local: u64,
     /// Number of `growing` entries.
@@ -51,14 +52,21 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// The tree digest of the sealed entries.
-    pub fn tree(&self) -> Digest {
-        let leaves = self
-            .sealed
-            .iter()
-            .map(|(path, line)| (path.key(), line.leaf()))
-            .collect();
-        Tree::from_leaves(leaves).root()
+    /// How many sealed entries there are.
+    pub fn entries(&self) -> u64 {
+        u64::try_from(self.sealed.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The sealed entries in manifest order.
+    pub fn sorted(&mut self) -> &mut Vec<(ImagePath, Line)> {
+        self.sealed
+            .sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        &mut self.sealed
+    }
+
+    /// The keys and leaves of the sealed entries, which make their tree.
+    pub fn take_leaves(&mut self) -> Vec<(Digest, Digest)> {
+        std::mem::take(&mut self.leaves)
     }
 
     /// Whether something sealed could not be read.
@@ -74,6 +82,7 @@ impl Gathered {
 #[derive(Default)]
 struct Heap {
     sealed: Vec<(ImagePath, Line)>,
+    leaves: Vec<(Digest, Digest)>,
     local: u64,
     growing: u64,
     bytes: u64,
@@ -87,11 +96,42 @@ pub struct Manner<'a> {
     pub takes_unsettled: bool,
     /// Sizes that are expected of files above [`READ_ANYWAY`], by the key of their path: the content of one with another size is not read,
     /// as it differs already.
-    pub sizes: Option<&'a HashMap<Digest, u64>>,
+    pub sizes: Option<&'a Sizes>,
     /// Told how far the scan has come; can stop it.
     pub progress: Option<&'a Progress>,
     /// Hears what is in small files, also in those that are only counted.
     pub hearer: Option<Hearer<'a>>,
+}
+
+/// Sizes that are not known yet when the scan begins: whoever asks waits for them.
+#[derive(Default)]
+pub struct Sizes(OnceLock<HashMap<Digest, u64>>);
+
+/// Who tells them: when it is let go of they are none, so that nobody waits for ever.
+pub struct Telling<'s>(&'s Sizes);
+
+impl Sizes {
+    /// For the one who tells them.
+    pub fn telling(&self) -> Telling<'_> {
+        Telling(self)
+    }
+
+    fn of(&self, path: &ImagePath) -> Option<u64> {
+        self.0.wait().get(&path.key()).copied()
+    }
+}
+
+impl Telling<'_> {
+    /// These they are; only the first that are told count.
+    pub fn tell(&self, sizes: HashMap<Digest, u64>) {
+        self.0.0.get_or_init(|| sizes);
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.tell(HashMap::new());
+    }
 }
 
 /// Up to this size a file is read even where its difference is certain: the digest helps to say what it is.
@@ -130,12 +170,11 @@ pub fn gather(
     })
     .map_err(|error| Failure::new(format!("cannot scan {}", root.display())).because(&error))?;
     let mut heap = heap.into_inner().unwrap_or_else(PoisonError::into_inner);
-    heap.sealed
-        .sort_unstable_by(|one, other| one.0.cmp(&other.0));
     heap.unread
         .sort_unstable_by(|one, other| one.path.cmp(&other.path));
     Ok(Gathered {
         sealed: heap.sealed,
+        leaves: heap.leaves,
         local: heap.local,
         growing: heap.growing,
         bytes: heap.bytes,
@@ -151,7 +190,7 @@ fn is_wanted(scope: &Scope, manner: &Manner<'_>, path: &ImagePath, size: u64) ->
     if size > READ_ANYWAY
         && manner
             .sizes
-            .is_some_and(|sizes| sizes.get(&path.key()) != Some(&size))
+            .is_some_and(|sizes| sizes.of(path) != Some(size))
     {
         return false;
     }
@@ -201,7 +240,12 @@ fn put(heap: &Mutex<Heap>, found: Found, takes_unsettled: bool) {
                 .map_err(|error| error.to_string())
         }
     };
+    let leaf = match &ready {
+        Ok((line, _)) if expect == Expect::Sealed => Some((found.path.key(), line.leaf())),
+        _ => None,
+    };
     let mut heap = heap.lock().unwrap_or_else(PoisonError::into_inner);
+    heap.leaves.extend(leaf);
     match (ready, expect) {
         (Err(error), _) => heap.unread.push(Unread {
             path: found.path,

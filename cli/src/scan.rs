@@ -3,17 +3,20 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use attestation::digest::Digest;
 use attestation::mounts::{self, Mount};
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
+use attestation::tree::Tree;
 use attestation::verdict::Verdict;
 use clap::Args;
+use pristine_agent::scan::Progress;
 use serde::Serialize;
 
 use crate::exit::{Code, Failure, Status};
-use crate::gather::{self, Gathered, Manner, READ_ANYWAY, Unread};
+use crate::gather::{self, Gathered, Manner, READ_ANYWAY, Sizes, Telling, Unread};
 use crate::image::diff::Change;
 use crate::image::file::{ImageFile, image_name};
 use crate::image::{show, verify};
@@ -93,35 +96,28 @@ fn alone(arguments: &Scan, output: Output) -> Result<Status, Failure> {
         .scope
         .as_deref()
         .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
-    let gathered = gather::gather(&arguments.root, &scope, &Manner::default(), output)?;
+    let mut gathered = gather::gather(&arguments.root, &scope, &Manner::default(), output)?;
     let status = if gathered.unread.is_empty() {
         Status::Clean
     } else {
         Status::NotWhole
     };
-    tell(&scanned(&gathered, &[]), output)?;
+    let tree = tree(&mut gathered);
+    tell(&scanned(&gathered, tree, &[]), output)?;
     Ok(status)
 }
 
-/// What the comparison is made with.
-struct Expected {
-    file: ImageFile,
-    scope: Scope,
-    mounts: Vec<ImagePath>,
-    /// Sizes of the large files, by the key of their path.
-    sizes: HashMap<Digest, u64>,
-    shown: ImageShown,
-}
-
 fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Failure> {
-    let expected = expected(arguments, image, output)?;
-    let manner = Manner {
-        sizes: Some(&expected.sizes),
-        ..Manner::default()
+    let file = ImageFile::open(image)?;
+    let (scope, mounts) = agreed(arguments, &file, output)?;
+    let (image, mut gathered) = read_both(&arguments.root, &scope, &file, output)?;
+    let tree = tree(&mut gathered);
+    let differences = if tree == image.tree {
+        Vec::new()
+    } else {
+        differences(&file, &mut gathered)?
     };
-    let gathered = gather::gather(&arguments.root, &expected.scope, &manner, output)?;
-    let differences = differences(&expected.file, &gathered)?;
-    let unexpected = mounts::unexpected(&gathered.mounts, &expected.scope, &expected.mounts);
+    let unexpected = mounts::unexpected(&gathered.mounts, &scope, &mounts);
     let (verdict, status) = match (
         differences.is_empty() && unexpected.is_empty(),
         gathered.is_whole(),
@@ -130,9 +126,9 @@ fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Fai
         (true, false) => (Verdict::Incomplete, Status::NotWhole),
         (true, true) => (Verdict::Pristine, Status::Clean),
     };
-    let mut scanned = scanned(&gathered, &unexpected);
+    let mut scanned = scanned(&gathered, tree, &unexpected);
     scanned.verdict = Some(verdict);
-    scanned.image = Some(expected.shown);
+    scanned.image = Some(image);
     scanned.differences = Some(
         differences
             .into_iter()
@@ -146,16 +142,12 @@ fn against(arguments: &Scan, image: &Path, output: Output) -> Result<Status, Fai
     Ok(status)
 }
 
-/// Reads the image. The statement gives the scope and must be about this manifest; without one `--scope` may.
-fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, Failure> {
-    let file = ImageFile::open(path)?;
-    let mut sizes = HashMap::new();
-    let contents = file.contents_with(|line| {
-        if line.size() > READ_ANYWAY {
-            sizes.insert(line.key(), line.size());
-        }
-    })?;
-    let tree = contents.facts.tree;
+/// Scope, and where something may be mounted: of the statement, whose signatures are checked, or without one of `--scope`.
+fn agreed(
+    arguments: &Scan,
+    file: &ImageFile,
+    output: Output,
+) -> Result<(Scope, Vec<ImagePath>), Failure> {
     let Some(says) = &file.says else {
         if !arguments.publishers.is_empty() {
             return Err(Failure::new("cannot check signatures")
@@ -169,18 +161,7 @@ fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, F
             .scope
             .as_deref()
             .map_or_else(|| Ok(Scope::sealed_all()), files::read_scope)?;
-        let shown = ImageShown {
-            name: None,
-            version: None,
-            tree,
-        };
-        return Ok(Expected {
-            file,
-            scope,
-            mounts: Vec::new(),
-            sizes,
-            shown,
-        });
+        return Ok((scope, Vec::new()));
     };
     if arguments.scope.is_some() {
         return Err(
@@ -189,23 +170,64 @@ fn expected(arguments: &Scan, path: &Path, output: Output) -> Result<Expected, F
                 .remedy("leave --scope out"),
         );
     }
-    if let Some(reason) = file.mismatch(says, &contents) {
-        return Err(show::another_manifest(&file, &reason));
-    }
-    check_signatures(&file, &arguments.publishers, output)?;
-    let shown = ImageShown {
-        name: Some(image_name(says).to_owned()),
-        version: Some(says.predicate.version.clone()),
-        tree,
+    check_signatures(file, &arguments.publishers, output)?;
+    Ok((says.predicate.scope.clone(), says.predicate.mounts.clone()))
+}
+
+/// Reads the image beside the tree: the one reading takes about half as long as the other.
+fn read_both(
+    root: &Path,
+    scope: &Scope,
+    file: &ImageFile,
+    output: Output,
+) -> Result<(ImageShown, Gathered), Failure> {
+    let (sizes, progress) = (Sizes::default(), Progress::default());
+    let manner = Manner {
+        sizes: Some(&sizes),
+        progress: Some(&progress),
+        ..Manner::default()
     };
-    let (scope, mounts) = (says.predicate.scope.clone(), says.predicate.mounts.clone());
-    Ok(Expected {
-        file,
-        scope,
-        mounts,
-        sizes,
-        shown,
+    thread::scope(|threads| {
+        let reading = threads.spawn(|| {
+            let told = sizes.telling();
+            let image = read_image(file, &told);
+            if image.is_err() {
+                // Nothing is compared with it.
+                progress.stop();
+            }
+            image
+        });
+        let gathered = gather::gather(root, scope, &manner, output);
+        let image = reading
+            .join()
+            .map_err(|_panic| Failure::new(format!("cannot read {}", file.manifest.display())))??;
+        Ok((image, gathered?))
     })
+}
+
+/// Reads the image, tells the sizes of its large files, and checks that the statement is about this manifest.
+fn read_image(file: &ImageFile, sizes: &Telling<'_>) -> Result<ImageShown, Failure> {
+    let mut large = HashMap::new();
+    let contents = file.contents_with(|line| {
+        if line.size() > READ_ANYWAY {
+            large.insert(line.key(), line.size());
+        }
+    })?;
+    if let Some(reason) = (file.says.as_ref()).and_then(|says| file.mismatch(says, &contents)) {
+        return Err(show::another_manifest(file, &reason));
+    }
+    sizes.tell(large);
+    let says = file.says.as_ref();
+    Ok(ImageShown {
+        name: says.map(|says| image_name(says).to_owned()),
+        version: says.map(|says| says.predicate.version.clone()),
+        tree: contents.facts.tree,
+    })
+}
+
+/// The tree of what was found.
+fn tree(gathered: &mut Gathered) -> Digest {
+    Tree::from_leaves(gathered.take_leaves()).root()
 }
 
 fn check_signatures(
@@ -230,11 +252,13 @@ fn check_signatures(
 }
 
 /// Both sides are in manifest order. What lies at or below an unread path is not known, so it is no difference.
-fn differences(image: &ImageFile, gathered: &Gathered) -> Result<Vec<Change>, Failure> {
-    let unread: Vec<&ImagePath> = gathered.unread.iter().map(|unread| &unread.path).collect();
+fn differences(image: &ImageFile, gathered: &mut Gathered) -> Result<Vec<Change>, Failure> {
+    let unread: Vec<ImagePath> = (gathered.unread.iter())
+        .map(|unread| unread.path.clone())
+        .collect();
     let mut differences = Vec::new();
     let mut lines = image.lines()?;
-    let mut found = gathered.sealed.iter().peekable();
+    let mut found = gathered.sorted().iter().peekable();
     while let Some((path, line)) = lines.advance()? {
         while let Some((added, now)) =
             found.next_if(|(other, _)| other.cmp(&path) == Ordering::Less)
@@ -254,10 +278,10 @@ fn differences(image: &ImageFile, gathered: &Gathered) -> Result<Vec<Change>, Fa
 }
 
 /// Whether a path, or a directory above it, is in the sorted list.
-fn is_below(path: &ImagePath, sorted: &[&ImagePath]) -> bool {
+fn is_below(path: &ImagePath, sorted: &[ImagePath]) -> bool {
     let mut next = Some(path.clone());
     while let Some(here) = next {
-        if sorted.binary_search(&&here).is_ok() {
+        if sorted.binary_search(&here).is_ok() {
             return true;
         }
         next = here.parent();
@@ -265,7 +289,7 @@ fn is_below(path: &ImagePath, sorted: &[&ImagePath]) -> bool {
     false
 }
 
-fn scanned(gathered: &Gathered, unexpected: &[Mount]) -> Scanned {
+fn scanned(gathered: &Gathered, tree: Digest, unexpected: &[Mount]) -> Scanned {
     let shown = |mount: &Mount| MountShown {
         path: mount.path.clone(),
         source: mount.source.clone(),
@@ -274,8 +298,8 @@ fn scanned(gathered: &Gathered, unexpected: &[Mount]) -> Scanned {
     };
     Scanned {
         verdict: None,
-        tree: gathered.tree(),
-        entries: u64::try_from(gathered.sealed.len()).unwrap_or(u64::MAX),
+        tree,
+        entries: gathered.entries(),
         bytes: gathered.bytes,
         seconds: gathered.seconds,
         local: gathered.local,

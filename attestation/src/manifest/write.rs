@@ -7,12 +7,12 @@ use crate::entry::{Entry, Kind, Line, LineError, LineFault, leaf_of_line};
 use crate::manifest::{ManifestError, ManifestFacts, Progress, SIGNATURE};
 use crate::tree::Tree;
 
-/// Writes a manifest's plain lines; holds 64 bytes an entry, for the tree digest.
+/// Writes a manifest's plain lines; holds 64 bytes an entry, for the tree digest, unless that is made elsewhere.
 #[derive(Debug)]
 pub struct ManifestWriter<W> {
     out: W,
     buffer: Vec<u8>,
-    leaves: Vec<(Digest, Digest)>,
+    leaves: Option<Vec<(Digest, Digest)>>,
     progress: Progress,
 }
 
@@ -22,7 +22,7 @@ impl<W: Write> ManifestWriter<W> {
         let mut writer = ManifestWriter {
             out,
             buffer: Vec::new(),
-            leaves: Vec::new(),
+            leaves: Some(Vec::new()),
             progress: Progress::default(),
         };
         writer.begin_line();
@@ -66,13 +66,28 @@ impl<W: Write> ManifestWriter<W> {
         self.finish_entry(&borrowed.raw_path(), borrowed.size(), borrowed.is_unread())
     }
 
+    /// Leaves the tree to the caller, who gives it to [`ManifestWriter::finish_as`].
+    #[must_use]
+    pub fn without_tree(self) -> Self {
+        Self {
+            leaves: None,
+            ..self
+        }
+    }
+
     /// Ends the manifest and tells what is in it.
     pub fn finish(mut self) -> Result<ManifestFacts, ManifestError> {
+        let tree = Tree::from_leaves(self.leaves.take().unwrap_or_default());
+        self.finish_as(tree.root())
+    }
+
+    /// Ends a manifest whose caller has the tree of its lines.
+    pub fn finish_as(mut self, tree: Digest) -> Result<ManifestFacts, ManifestError> {
         let number = self.progress.lines;
         self.out
             .flush()
             .map_err(|source| ManifestError::Io { number, source })?;
-        Ok(self.progress.facts(Tree::from_leaves(self.leaves).root()))
+        Ok(self.progress.facts(tree))
     }
 
     fn begin_line(&mut self) {
@@ -95,8 +110,9 @@ impl<W: Write> ManifestWriter<W> {
         if let Err(error) = self.progress.entry(raw_path, size) {
             return Err(self.refused(|| error));
         }
-        self.leaves
-            .push((Digest::of(raw_path), leaf_of_line(&self.buffer)));
+        if let Some(leaves) = &mut self.leaves {
+            leaves.push((Digest::of(raw_path), leaf_of_line(&self.buffer)));
+        }
         self.end_line()
     }
 

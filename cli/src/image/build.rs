@@ -1,6 +1,7 @@
 //! `pristine image build`: the manifest of a tree and its statement.
 
 use std::ffi::OsStr;
+use std::io::{self, BufWriter, PipeWriter};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,6 +14,7 @@ use attestation::path::ImagePath;
 use attestation::scope::Scope;
 use attestation::statement::{Builder, Image, ManifestRef, Source, Statement, Subject};
 use attestation::time::Timestamp;
+use attestation::tree::Tree;
 use clap::Args;
 use pristine_agent::scan::Hearer;
 
@@ -62,6 +64,9 @@ pub struct Build {
     key: Option<PathBuf>,
 }
 
+/// As much as a pipe holds.
+const PIPE: usize = 64 << 10;
+
 /// All that a statement says beside what the scan found.
 pub struct Draft {
     /// Name of the image.
@@ -104,8 +109,8 @@ pub fn run(arguments: &Build, output: Output) -> Result<Status, Failure> {
     for limit in &gathered.limits {
         output.note(format_args!("note: {limit}"));
     }
-    let lines = gathered.sealed.iter().map(|(_path, line)| line);
-    let (compressed, facts) = write_manifest(lines)?;
+    let seconds = gathered.seconds;
+    let (compressed, facts) = write_gathered(gathered)?;
     let payload = statement(&draft, &compressed, &facts).to_payload();
     let envelope = match &signer {
         None => Envelope::unsigned(payload),
@@ -113,14 +118,14 @@ pub fn run(arguments: &Build, output: Output) -> Result<Status, Failure> {
             .map_err(|error| Failure::new("cannot sign the statement").because(&error))?,
     };
     publish_files(&arguments.output, &compressed, &envelope)?;
-    tell(arguments, &envelope, &gathered, output)?;
+    tell(arguments, &envelope, seconds, output)?;
     Ok(Status::Clean)
 }
 
 fn tell(
     arguments: &Build,
     envelope: &Envelope,
-    gathered: &Gathered,
+    seconds: f64,
     output: Output,
 ) -> Result<(), Failure> {
     let written = file::ImageFile::open(&arguments.output)?;
@@ -133,7 +138,7 @@ fn tell(
         "{} and {} written in {:.1} s{}",
         arguments.output.display(),
         file::statement_path(&arguments.output).display(),
-        gathered.seconds,
+        seconds,
         if arguments.key.is_none() {
             "; the statement is not signed yet"
         } else {
@@ -276,22 +281,60 @@ fn scan_guarded(root: &Path, draft: &Draft, output: Output) -> Result<Gathered, 
     guard.found().map_or(gathered, |secret| Err(secret.into()))
 }
 
+/// The compressed manifest of what a scan found; its tree is made at the same time.
+fn write_gathered(mut gathered: Gathered) -> Result<(Vec<u8>, ManifestFacts), Failure> {
+    let leaves = gathered.take_leaves();
+    thread::scope(|threads| {
+        let tree = threads.spawn(|| Tree::from_leaves(leaves).root());
+        let sealed = gathered.sorted();
+        compressed(|writer| {
+            let mut writer = writer.without_tree();
+            for (_path, line) in sealed {
+                writer.line(line).map_err(|error| unwritten(&error))?;
+            }
+            let tree = tree
+                .join()
+                .map_err(|_panic| Failure::new("cannot make the tree of the image"))?;
+            writer.finish_as(tree).map_err(|error| unwritten(&error))
+        })
+    })
+}
+
 /// The compressed manifest of lines that are in order.
 pub fn write_manifest<'a>(
     lines: impl Iterator<Item = &'a Line>,
 ) -> Result<(Vec<u8>, ManifestFacts), Failure> {
-    let unwritten = |error: &(dyn std::error::Error + 'static)| {
-        Failure::new("cannot write the manifest").because(error)
-    };
-    let mut plain = Vec::new();
-    let mut writer = ManifestWriter::new(&mut plain, &[]).map_err(|error| unwritten(&error))?;
-    for line in lines {
-        writer.line(line).map_err(|error| unwritten(&error))?;
-    }
-    let facts = writer.finish().map_err(|error| unwritten(&error))?;
-    let mut compressed = Vec::new();
-    manifest::compress(plain.as_slice(), &mut compressed).map_err(|error| unwritten(&error))?;
-    Ok((compressed, facts))
+    compressed(|mut writer| {
+        for line in lines {
+            writer.line(line).map_err(|error| unwritten(&error))?;
+        }
+        writer.finish().map_err(|error| unwritten(&error))
+    })
+}
+
+/// A manifest that is compressed while it is written.
+fn compressed(
+    write: impl FnOnce(ManifestWriter<BufWriter<PipeWriter>>) -> Result<ManifestFacts, Failure>,
+) -> Result<(Vec<u8>, ManifestFacts), Failure> {
+    let (plain, into) = io::pipe().map_err(|error| unwritten(&error))?;
+    thread::scope(|threads| {
+        let compressing = threads.spawn(|| {
+            let mut compressed = Vec::new();
+            manifest::compress(plain, &mut compressed).map(|_| compressed)
+        });
+        let into = BufWriter::with_capacity(PIPE, into);
+        let writer = ManifestWriter::new(into, &[]).map_err(|error| unwritten(&error))?;
+        let facts = write(writer)?;
+        let compressed = compressing
+            .join()
+            .map_err(|_panic| Failure::new("cannot compress the manifest"))?
+            .map_err(|error| unwritten(&error))?;
+        Ok((compressed, facts))
+    })
+}
+
+fn unwritten(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new("cannot write the manifest").because(error)
 }
 
 /// The statement of a manifest.

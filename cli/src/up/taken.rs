@@ -90,13 +90,14 @@ fn as_found(
     let mut gathered = gathered?;
     let unread = left_out::unread(&gathered.unread, scope.rules().len())?;
     let scope = extended(&scope, &unread)?;
-    keep_sealed(&mut gathered.sealed, &scope, !unread.is_empty());
-    added.extend(unread);
-    let epoch = kept.map_or(1, |kept| kept.epoch + 1);
     let found: Vec<ImagePath> = mounts::unexpected(&gathered.mounts, &scope, &[])
         .into_iter()
         .map(|mount| mount.path)
         .collect();
+    let sealed = gathered.sorted();
+    keep_sealed(sealed, &scope, !unread.is_empty());
+    added.extend(unread);
+    let epoch = kept.map_or(1, |kept| kept.epoch + 1);
     let draft = Draft {
         name: kept.map_or_else(place::host_name, |kept| kept.name.clone()),
         version: format!("as-found-{epoch}"),
@@ -108,12 +109,7 @@ fn as_found(
         source: provenance::none(),
         builder: provenance::builder(),
     };
-    let (file, statement) = write(
-        place,
-        &draft,
-        gathered.sealed.iter().map(|(_, line)| line),
-        signer,
-    )?;
+    let (file, statement) = write(place, &draft, sealed.iter().map(|(_, line)| line), signer)?;
     let kept = remembered(
         wish,
         &draft.name,
