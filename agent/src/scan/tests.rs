@@ -774,3 +774,46 @@ fn only_what_moved_is_read() {
     assert_eq!(sorted(passed), [".", "./a", "./d/c"]);
     assert_eq!((summary.entries, summary.bytes), (5, 1));
 }
+
+#[test]
+fn small_files_are_heard_whole_while_they_are_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = Root::open(scratch.path(), &Scope::sealed_all()).unwrap();
+    let long: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    for (name, content) in [("a", &b"a"[..]), ("empty", b""), ("long", &long)] {
+        fs::write(scratch.path().join(name), content).unwrap();
+    }
+    fs::File::create(scratch.path().join("hole"))
+        .and_then(|hole| hole.set_len(200_000))
+        .unwrap();
+    fs::write(scratch.path().join("large"), vec![1; 2_000_000]).unwrap();
+    let heard = Mutex::new(BTreeMap::new());
+    let hear = |path: &ImagePath, content: &[u8]| {
+        let before = heard
+            .lock()
+            .unwrap()
+            .insert(path.to_string(), content.to_vec());
+        assert!(before.is_none(), "{path} twice");
+    };
+    let hearer = Hearer {
+        limit: 1_200_000,
+        hear: &hear,
+    };
+    let summary = scan_heard(
+        &root,
+        &Scope::sealed_all(),
+        &ScanOptions::default(),
+        &Progress::new(),
+        &|path, _| path.as_bytes() != b"a",
+        Some(hearer),
+        &|_| {},
+    )
+    .unwrap();
+    assert_eq!(summary.entries, 6);
+    let expected = [
+        ("./hole".to_owned(), vec![0; 200_000]),
+        ("./long".to_owned(), long),
+    ];
+    let heard = heard.into_inner().unwrap();
+    assert_eq!(heard, BTreeMap::from(expected), "not what is not wanted");
+}

@@ -14,7 +14,7 @@ mod writers;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS [LOAD] | pages ROUNDS | peers ROOT ROUNDS | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
+const USAGE: &str = "usage: bench scan ROOT ROUNDS | ingest NODES SECONDS | latency CHANGES | writers ROUNDS [LOAD] | pages ROUNDS | peers ROOT ROUNDS [TOOL] | walk ROOT ROUNDS | rest 140000|ROOT SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         ["writers", rounds] => writers::writers(number(rounds), ""),
         ["writers", rounds, only] => writers::writers(number(rounds), only),
         ["pages", rounds] => pages::pages(number(rounds)),
-        ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds)),
+        ["peers", root, rounds] => peers::peers(Path::new(root), number(rounds), ""),
+        ["peers", root, rounds, only] => peers::peers(Path::new(root), number(rounds), only),
         ["walk", root, rounds] => walk::walk(Path::new(root), number(rounds)),
         ["rest", root, seconds] => rest::rest(Path::new(root), number(seconds)),
         // What the measurements start themselves as.

@@ -39,8 +39,9 @@ struct Peer {
     works: &'static [i32],
 }
 
-/// Measures on `root` (`debian`, `small` for half a million small files, or a directory), and prints a table.
-pub fn peers(root: &Path, rounds: usize) {
+/// Measures on `root` (`debian`, `small` for half a million small files, or a directory), and prints a table; of the tools only
+/// those with `only` in their name, and the agent.
+pub fn peers(root: &Path, rounds: usize, only: &str) {
     let folder = tempfile::Builder::new()
         .prefix("pristine-bench-")
         .tempdir()
@@ -55,7 +56,8 @@ pub fn peers(root: &Path, rounds: usize) {
         "cp",
         [Path::new("-a"), Path::new("--reflink=auto"), &root, &work],
     );
-    let peers = set_up(folder.path(), &work);
+    let mut peers = set_up(folder.path(), &work);
+    peers.retain(|peer| peer.name.contains(only));
     println!(
         "{} ({} entries): median of {rounds} interleaved rounds",
         root.display(),
