@@ -308,7 +308,8 @@ pub fn read_entry_wanted(
     wanted: &Wanted<'_>,
     manner: Manner,
 ) -> Reading {
-    object::read_at_path(root, path, decision, wanted, manner)
+    let progress = Progress::new();
+    object::ObjectReader::new(root, &progress, wanted, manner).read_path(path, decision)
 }
 
 /// Says why what lies in a directory cannot all be named: reading the directory itself does not tell.

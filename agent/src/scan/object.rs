@@ -10,7 +10,6 @@ use attestation::scope::{Decision, Expect};
 use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::Errno;
 
-pub(super) use self::at_path::read_at_path;
 pub(super) use self::finished::unreadable_errno;
 use self::finished::{finish, unreadable};
 pub use self::hearer::Hearer;

@@ -3,59 +3,31 @@
 //! Handles are resolved relative to the clones that the root is read through. A handle from outside them reads back as
 //! `/`, which is believed only of the handle that the root directory really has.
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use attestation::path::ImagePath;
 use attestation::scope::{Expect, Scope};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, makedev};
+use rustix::fs::{AtFlags, FileType, StatxFlags, makedev};
 use rustix::io::Errno;
 
+use self::settled::{Patience, open_settled};
+use self::shown::{DELETED, below};
 use super::board::{Board, Key, Seen};
 use super::keys::{NAMED, OBJECT, WRITTEN, split_named, split_written};
 use super::report::{Aliased, Inode};
 use super::{EventSet, Place};
 use crate::actor::{ExeDigests, Users};
 use crate::scan::{Filesystem, Root, split_handle};
-use crate::sys;
+
+mod settled;
+mod shown;
 
 /// Directories whose paths are remembered: more than a storm is busy in at once, about 3 MiB. Looking one up again takes 4 µs.
 const CACHE_LIMIT: usize = 16_384;
-/// How far up a path longer than the kernel tells is followed, in levels.
-const CLIMB_LIMIT: usize = 65_536;
-
-/// How long is waited for an inode that is being made, each time twice as long as before: whoever makes it may have to wait for a
-/// processor meanwhile. In all some 60 ms.
-const BEING_MADE_TRIES: u32 = 7;
-const BEING_MADE: Duration = Duration::from_micros(500);
-/// So long is waited for all that is resolved at once: where memory is really short every handle says the same, and what cannot be
-/// found is a gap that a rescan closes.
-const PATIENCE: Duration = Duration::from_millis(250);
-
 /// Inodes with unknown names that wait to be looked for; more than that is a rescan.
 const ALIASED: usize = 16_384;
-
-/// What the kernel shows behind a path whose name has gone.
-const DELETED: &[u8] = b" (deleted)";
-
-/// The path in the root of what is shown below a mounted file system of it.
-fn below(shown: &[u8], base: &[u8], prefix: &ImagePath) -> Option<ImagePath> {
-    let base = base.strip_suffix(b"/").unwrap_or(base);
-    let relative = shown.strip_prefix(base)?.strip_prefix(b"/")?;
-    let prefix = prefix.as_bytes();
-    let whole = if prefix.is_empty() {
-        relative.to_vec()
-    } else {
-        [prefix, relative].join(&b'/')
-    };
-    ImagePath::from_bytes(whole).ok()
-}
 
 /// Where a handle leads.
 #[derive(Clone, Debug)]
@@ -90,25 +62,6 @@ pub(super) struct Resolver {
     mounts: Vec<(u64, Vec<u8>, ImagePath)>,
     aliased: Vec<Aliased>,
     patience: Patience,
-}
-
-/// What was waited for inodes that are being made, since places were last taken.
-#[derive(Debug, Default)]
-struct Patience {
-    waited: Cell<Duration>,
-}
-
-impl Patience {
-    /// How long to wait before the next try; nothing where it is not worth it any more.
-    fn next_wait(&self, turn: u32) -> Option<Duration> {
-        let wait = BEING_MADE * 2_u32.pow(turn.min(BEING_MADE_TRIES));
-        let waited = self.waited.get() + wait;
-        let waits = turn < BEING_MADE_TRIES && waited <= PATIENCE;
-        waits.then(|| {
-            self.waited.set(waited);
-            wait
-        })
-    }
 }
 
 impl Resolver {
@@ -369,80 +322,6 @@ impl Resolver {
         }
         Ok(found)
     }
-
-    fn path_of(
-        &self,
-        filesystem: &Filesystem,
-        object: OwnedFd,
-        is_root: bool,
-    ) -> Result<Where, Errno> {
-        if is_root {
-            return Ok(Where::At(filesystem.prefix.clone()));
-        }
-        let mut object = object;
-        for level in 0..CLIMB_LIMIT {
-            let link = format!("/proc/self/fd/{}", object.as_raw_fd());
-            match rustix::fs::readlinkat(CWD, link, Vec::new()) {
-                Ok(shown) => {
-                    let place = self.as_shown(filesystem, &object, shown.as_bytes())?;
-                    return Ok(match place {
-                        Where::At(path) if level > 0 => Where::Below(path),
-                        place => place,
-                    });
-                }
-                // Longer than a page: the nearest directory above that can be told stands for it.
-                Err(Errno::NAMETOOLONG) => {
-                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                    match rustix::fs::openat(&object, c"..", flags, Mode::empty()) {
-                        Ok(parent) => object = parent,
-                        // Not a directory, so there is no way up: its directory tells of the change.
-                        Err(Errno::NOTDIR) => return Ok(Where::Outside),
-                        Err(Errno::NOENT) => return Ok(Where::Gone),
-                        Err(errno) => return Err(errno),
-                    }
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(Where::Gone)
-    }
-
-    /// The place of a path as the kernel shows it, relative to the clone or, without one, absolute.
-    fn as_shown(
-        &self,
-        filesystem: &Filesystem,
-        object: &OwnedFd,
-        shown: &[u8],
-    ) -> Result<Where, Errno> {
-        if shown.ends_with(DELETED) && is_unlinked(object)? {
-            return Ok(Where::Gone);
-        }
-        let relative = if filesystem.is_clone() {
-            shown.strip_prefix(b"/")
-        } else {
-            let base = self.root.path();
-            std::path::Path::new(OsStr::from_bytes(shown))
-                .strip_prefix(base)
-                .ok()
-                .map(|relative| relative.as_os_str().as_bytes())
-        };
-        // Only the root directory itself has the empty path, and its handle was compared before.
-        let Some(relative) = relative.filter(|relative| !relative.is_empty()) else {
-            return Ok(Where::Outside);
-        };
-        let prefix = filesystem.prefix.as_bytes();
-        let whole = if prefix.is_empty() {
-            relative.to_vec()
-        } else {
-            [prefix, relative].join(&b'/')
-        };
-        Ok(ImagePath::from_bytes(whole).map_or(Where::Outside, Where::At))
-    }
-}
-
-fn is_unlinked(object: &OwnedFd) -> Result<bool, Errno> {
-    let stat = rustix::fs::statx(object, c"", AtFlags::EMPTY_PATH, StatxFlags::NLINK)?;
-    Ok(stat.stx_nlink == 0)
 }
 
 fn ignores_all_below(scope: &Scope, path: &ImagePath) -> bool {
@@ -459,45 +338,4 @@ fn ignores_all_below(scope: &Scope, path: &ImagePath) -> bool {
 /// Whether a place is of interest: by itself, or for what may lie below.
 pub(super) fn in_scope(scope: &Scope, path: &ImagePath, subtree: bool) -> bool {
     scope.decide(path).expect != Expect::Ignored || (subtree && !ignores_all_below(scope, path))
-}
-
-/// Opens the object of a handle; waits out an inode number that is just being given to a new file.
-///
-/// While that lasts (microseconds of work) ext4's `iget` finds the number taken by an inode that is not ready, and the kernel
-/// makes of it `ENOMEM`, the one error besides `ESTALE` that `exportfs_decode_fh` lets through.
-fn open_settled(
-    mount: BorrowedFd<'_>,
-    kind: i32,
-    bytes: &[u8],
-    patience: &Patience,
-) -> io::Result<OwnedFd> {
-    let mut turn = 0;
-    loop {
-        match sys::open_by_handle(mount, kind, bytes) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                let Some(wait) = patience.next_wait(turn) else {
-                    return Err(error);
-                };
-                std::thread::sleep(wait);
-                turn += 1;
-            }
-            done => return done,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_with_one_inode_and_with_all_of_them_ends() {
-        let patience = Patience::default();
-        let waits: Vec<_> = (0..).map_while(|turn| patience.next_wait(turn)).collect();
-        assert_eq!(waits.len(), BEING_MADE_TRIES as usize);
-        let of_many: Duration = (0..100_000)
-            .flat_map(|_| (0..).map_while(|turn| patience.next_wait(turn)))
-            .sum();
-        assert!(waits.iter().sum::<Duration>() + of_many <= PATIENCE);
-    }
 }

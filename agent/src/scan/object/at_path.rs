@@ -10,9 +10,9 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::finished::{unreadable, unreadable_errno};
-use super::{Directory, ObjectReader, Trouble, Wanted};
+use super::{Directory, ObjectReader, Trouble};
 use crate::scan::served::{self, Ask, Server, Silence};
-use crate::scan::{Found, Manner, Progress, Reading, Root};
+use crate::scan::{Found, Progress, Reading};
 
 impl ObjectReader<'_> {
     /// Reads what is at a path now.
@@ -73,19 +73,6 @@ impl ObjectReader<'_> {
             (Ok(()), None) => unreadable(&Trouble::Stopped),
         }
     }
-}
-
-/// Reads what is at a path now.
-pub(in crate::scan) fn read_at_path(
-    root: &Root,
-    path: &ImagePath,
-    decision: Decision,
-    wanted: &Wanted<'_>,
-    manner: Manner,
-) -> Reading {
-    let progress = Progress::new();
-    let mut reader = ObjectReader::new(root, &progress, wanted, manner);
-    reader.read_path(path, decision)
 }
 
 /// A way that leads through a link or a file does not lead to this path.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use attestation::path::ImagePath;
 use attestation::scope::{Decision, Scope};
 
-use super::{Purpose, Worker, run_as};
+use super::worker::Worker;
+use super::{Purpose, run_as};
 use crate::scan::served::{self, Ask, Server, Silence};
 use crate::scan::{Found, Hearer, Manner, Progress, Root, ScanOptions, Surveyed};
 

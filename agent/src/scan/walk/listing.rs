@@ -10,7 +10,8 @@ use attestation::path::ImagePath;
 use rustix::fs::{FileType, RawDir};
 
 use super::batch::Batch;
-use super::{Job, Opened, Worker};
+use super::worker::Worker;
+use super::{Job, Opened};
 use crate::scan::names::{PATH_LIMIT, joined_length};
 use crate::scan::{Root, attributes, served};
 
