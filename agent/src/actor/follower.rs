@@ -15,7 +15,7 @@ use super::login;
 use super::process;
 use super::program::{Executable, Programs};
 use super::sessions;
-use super::socket::{Received, Socket};
+use super::socket::{BUFFER, Received, Socket};
 use super::table::{Holder, Serial, Table};
 use super::trouble::Trouble;
 use super::{Attribution, clock};
@@ -47,8 +47,12 @@ pub(crate) struct Follower {
 impl Follower {
     /// Subscribes, then looks at every process that is there.
     pub(crate) fn start(root: &Root, attribution: &Attribution) -> io::Result<Self> {
+        Ok(Self::with(Socket::subscribe(BUFFER)?, root, attribution))
+    }
+
+    fn with(socket: Socket, root: &Root, attribution: &Attribution) -> Self {
         let mut follower = Self {
-            socket: Socket::subscribe()?,
+            socket,
             table: Table::default(),
             programs: Programs::new(root),
             attribution: attribution.clone(),
@@ -60,7 +64,7 @@ impl Follower {
             login_of_root: false,
         };
         follower.scan();
-        Ok(follower)
+        follower
     }
 
     pub(crate) fn trouble(&self) -> Arc<Trouble> {
@@ -374,3 +378,7 @@ impl AsFd for Follower {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::connector::{self, Message, What};
 
 /// Bytes that may wait for us: some 100,000 events, which is more than a machine makes while we are held up for seconds.
-const BUFFER: usize = 16 * 1024 * 1024;
+pub(super) const BUFFER: usize = 16 * 1024 * 1024;
 /// `CN_IDX_PROC`.
 const GROUP: u32 = 1;
 /// The kernel answers at once, or, from another namespace than its own, never.
@@ -35,8 +35,8 @@ pub(super) enum Received {
 }
 
 impl Socket {
-    /// Subscribes, and waits until the kernel has said that it took the subscription.
-    pub(super) fn subscribe() -> io::Result<Self> {
+    /// Subscribes, with room for so many bytes, and waits until the kernel has said that it took the subscription.
+    pub(super) fn subscribe(room: usize) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(
             AddressFamily::NETLINK,
@@ -45,8 +45,8 @@ impl Socket {
             Some(netlink::CONNECTOR),
         )?;
         // Half of it is the kernel's own bookkeeping; without the privilege as much as is allowed.
-        if sockopt::set_socket_recv_buffer_size_force(&fd, BUFFER).is_err() {
-            sockopt::set_socket_recv_buffer_size(&fd, BUFFER)?;
+        if sockopt::set_socket_recv_buffer_size_force(&fd, room).is_err() {
+            sockopt::set_socket_recv_buffer_size(&fd, room)?;
         }
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, GROUP))?;
         let mut socket = Self { fd };
