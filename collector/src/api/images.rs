@@ -14,7 +14,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Answer, Asked, Listed, Named, asked, body};
-use crate::access::Person;
+use crate::access::{Person, Reach};
 use crate::door::people::People;
 use crate::images;
 use crate::problem::ProblemResponse;
@@ -65,7 +65,7 @@ pub struct ImageEntry {
     pub revoked_by: Option<String>,
     /// Why.
     pub revoke_reason: Option<String>,
-    /// Nodes that say they are it.
+    /// Nodes that say they are it, of those that whoever asks may see.
     pub nodes: u64,
 }
 
@@ -83,8 +83,8 @@ pub struct SourceView {
     pub author: String,
 }
 
-const SELECT: &str =
-    "SELECT i.*, (SELECT count(*) FROM nodes n WHERE n.image = i.payload) AS running FROM images i";
+const SELECT: &str = "SELECT i.*, (SELECT count(*) FROM nodes n WHERE n.image = i.payload \
+    AND (?1 IS NULL OR n.grp IN (SELECT value FROM json_each(?1)))) AS running FROM images i";
 
 fn entry(row: &SqliteRow) -> Result<ImageEntry, sqlx::Error> {
     let number = |column: &str| {
@@ -123,14 +123,16 @@ fn entry(row: &SqliteRow) -> Result<ImageEntry, sqlx::Error> {
 /// Images, newest first, of one name or of all, after an offset.
 pub(crate) async fn entries(
     people: &People,
+    reach: &Reach,
     name: Option<&str>,
     offset: u64,
     limit: u32,
 ) -> Answer<Vec<ImageEntry>> {
     let sql = format!(
-        "{SELECT} WHERE ?1 IS NULL OR i.name = ?1 ORDER BY i.published DESC, i.payload LIMIT ?2 OFFSET ?3"
+        "{SELECT} WHERE ?2 IS NULL OR i.name = ?2 ORDER BY i.published DESC, i.payload LIMIT ?3 OFFSET ?4"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(name)
         .bind(limit)
         .bind(i64::try_from(offset).unwrap_or(i64::MAX))
@@ -152,18 +154,21 @@ pub(super) struct Query {
 #[utoipa::path(get, path = "/api/v1/images", operation_id = "images_list", tag = "images", params(Query), responses((status = 200, body = Listed<ImageEntry>)))]
 pub(super) async fn list(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Asked(query): Asked<Query>,
 ) -> Answer<Json<Listed<ImageEntry>>> {
     let limit = asked::limit(query.limit, query.cursor.as_deref())?;
     let offset = asked::offset(query.cursor.as_deref())?;
-    let items = entries(&people, query.name.as_deref(), offset, limit + 1).await?;
+    let name = query.name.as_deref();
+    let items = entries(&people, &person.reach, name, offset, limit + 1).await?;
     let next = offset + u64::from(limit);
     Ok(Json(Listed::of(items, limit, |_| next.to_string())))
 }
 
-async fn row(people: &People, sha256: &Digest) -> Answer<SqliteRow> {
-    let sql = format!("{SELECT} WHERE i.payload = ?");
+async fn row(people: &People, reach: &Reach, sha256: &Digest) -> Answer<SqliteRow> {
+    let sql = format!("{SELECT} WHERE i.payload = ?2");
     sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(reach.to_sql())
         .bind(sha256.as_bytes().as_slice())
         .fetch_optional(people.app.store.read_pool())
         .await?
@@ -171,17 +176,18 @@ async fn row(people: &People, sha256: &Digest) -> Answer<SqliteRow> {
 }
 
 /// The image with this digest, or 404.
-pub(crate) async fn found(people: &People, sha256: &Digest) -> Answer<ImageEntry> {
-    Ok(entry(&row(people, sha256).await?)?)
+pub(crate) async fn found(people: &People, reach: &Reach, sha256: &Digest) -> Answer<ImageEntry> {
+    Ok(entry(&row(people, reach, sha256).await?)?)
 }
 
 /// `GET /api/v1/images/{sha256}`: the image, and the envelope that its publisher signed.
 #[utoipa::path(get, path = "/api/v1/images/{sha256}", operation_id = "images_get", tag = "images", params(("sha256" = String, Path)), responses((status = 200, body = serde_json::Value)))]
 pub(super) async fn get(
     State(people): State<People>,
+    Extension(person): Extension<Person>,
     Named(sha256): Named<Digest>,
 ) -> Answer<Json<serde_json::Value>> {
-    let row = row(&people, &sha256).await?;
+    let row = row(&people, &person.reach, &sha256).await?;
     let mut shown = serde_json::to_value(entry(&row)?).unwrap_or_default();
     let envelope: Vec<u8> = row.try_get("envelope")?;
     shown["statement"] = serde_json::from_slice(&envelope).unwrap_or_default();

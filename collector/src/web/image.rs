@@ -36,13 +36,13 @@ pub(super) async fn page(
     Named(sha256): Named<Digest>,
 ) -> Result<Markup, ProblemResponse> {
     let now = clock::now();
-    let image = api::found(&people, &sha256).await?;
+    let image = api::found(&people, &person.reach, &sha256).await?;
     let filter = ChangeFilter {
         image: Some(&sha256),
         ..ChangeFilter::default()
     };
     let deployments = changes::list(&people.app, &person.reach, filter, LISTED, now).await?;
-    let versions = api::entries(&people, Some(&image.name), 0, LISTED).await?;
+    let versions = api::entries(&people, &person.reach, Some(&image.name), 0, LISTED).await?;
     let body = html! {
         p.crumbs { a href="/images" { "Images" } " / " a href=(address("/images", &[("name", &image.name)])) { (text::plain(&image.name)) } }
         h1 { (sentence(&image, &deployments, now)) }
@@ -202,8 +202,8 @@ pub(super) async fn differences(
     Asked(between): Asked<Between>,
 ) -> Result<Markup, ProblemResponse> {
     let (from, to) = (
-        api::found(&people, &between.from).await?,
-        api::found(&people, &sha256).await?,
+        api::found(&people, &person.reach, &between.from).await?,
+        api::found(&people, &person.reach, &sha256).await?,
     );
     let page = between.page.unwrap_or(1).clamp(1, 100_000);
     let offset = (page - 1) * u64::from(ROWS);

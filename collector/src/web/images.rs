@@ -36,7 +36,8 @@ pub(super) async fn page(
     let now = clock::now();
     let page = filter.page.unwrap_or(1).clamp(1, 10_000);
     let name = (!filter.name.is_empty()).then_some(filter.name.as_str());
-    let items = images::entries(&people, name, (page - 1) * u64::from(ROWS), ROWS + 1).await?;
+    let before = (page - 1) * u64::from(ROWS);
+    let items = images::entries(&people, &person.reach, name, before, ROWS + 1).await?;
     let listed = Listed::of(items, ROWS, |image| image.sha256.clone());
     let current: Vec<AssignmentView> = assignments::views(&people, &person.reach, 0, ASSIGNMENTS)
         .await?

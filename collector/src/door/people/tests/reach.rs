@@ -1,6 +1,9 @@
 //! What is beyond somebody's reach does not exist for them.
 
+use attestation::digest::Digest;
+
 use super::*;
+use crate::store::StoreError;
 
 const WEB: &str = "00000000000000000000000000000001";
 const DB: &str = "00000000000000000000000000000002";
@@ -63,6 +66,54 @@ async fn lists_and_numbers_leave_out_what_is_beyond() {
         assert!(
             !page.contains("db-1") && !page.contains(DB),
             "{path}: {page}"
+        );
+    }
+}
+
+/// Both nodes are the same image.
+async fn one_image(bench: &Bench) -> Digest {
+    let image = Digest::of(b"an image");
+    let insert = "INSERT INTO images (payload, name, version, epoch, tree, entries, bytes, manifest, manifest_size, envelope, \
+        created, published, published_by, complete) VALUES (?1, 'base', '1', 1, ?1, 1, 1, ?1, 1, x'7b7d', 1, 1, 'ann', 1)";
+    bench
+        .app
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                for sql in [insert, "UPDATE nodes SET image = ?1"] {
+                    sqlx::query(sqlx::AssertSqlSafe(sql))
+                        .bind(image.as_bytes().as_slice())
+                        .execute(&mut tx.connection)
+                        .await?;
+                }
+                Ok::<_, StoreError>(())
+            })
+        })
+        .await
+        .unwrap();
+    image
+}
+
+#[tokio::test]
+async fn nodes_that_are_an_image_are_counted_as_far_as_one_reaches() {
+    let bench = bench().await;
+    two_groups(&bench).await;
+    let image = one_image(&bench).await;
+    let limited = bench.token("ann", Role::Publisher, &["web"]).await;
+    let one = format!("/api/v1/images/{image}");
+    for (path, at) in [("/api/v1/images", "/items/0/nodes"), (&one, "/nodes")] {
+        let (_, whole) = bench.as_admin(Method::GET, path, "").await;
+        assert_eq!(whole.pointer(at), Some(&2.into()), "{path}: {whole}");
+        let (_, part) = bench.with_token(&limited, Method::GET, path, "").await;
+        assert_eq!(part.pointer(at), Some(&1.into()), "{path}: {part}");
+    }
+    for path in ["/images".to_owned(), format!("/images/{image}")] {
+        let bearer = format!("Bearer {limited}");
+        let headers = [("authorization", bearer.as_str()), ("accept", "text/html")];
+        let page = text(bench.ask(Method::GET, &path, &headers, "").await).await;
+        assert!(
+            page.contains("1 node") && !page.contains("2 nodes"),
+            "{page}"
         );
     }
 }
