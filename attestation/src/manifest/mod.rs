@@ -13,7 +13,7 @@ use crate::tree::Tree;
 
 pub use compress::{Compressed, Compressor, MAX_WINDOW_LOG, compress, decompressor};
 pub use read::ManifestReader;
-pub use write::ManifestWriter;
+pub use write::{ManifestWriter, TreelessWriter};
 
 /// The first line.
 const SIGNATURE: &[u8] = b"#mtree";
@@ -209,6 +209,26 @@ mod tests {
         }
         assert_eq!(lines, [ROOT, A, A_B, A_DASH]);
         assert!(reader.next_line().unwrap().is_none());
+    }
+
+    #[test]
+    fn written_the_same_where_the_tree_is_made_elsewhere() {
+        let lines: Vec<Line> = [ROOT, A, A_B].map(|text| text.parse().unwrap()).into();
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let mut writer = ManifestWriter::new(&mut one, &[]).unwrap();
+        let mut treeless = ManifestWriter::new(&mut other, &[]).unwrap().without_tree();
+        for line in &lines {
+            writer.line(line).unwrap();
+            treeless.line(line).unwrap();
+        }
+        assert!(
+            treeless.line(&lines[1]).is_err(),
+            "the order is checked, too"
+        );
+        let leaves = lines.iter().map(|line| (line.path().key(), line.leaf()));
+        let tree = Tree::from_leaves(leaves.collect()).root();
+        assert_eq!(treeless.finish(tree).unwrap(), writer.finish().unwrap());
+        assert_eq!(one, other);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::entry::{Entry, Kind, Line, LineError, LineFault, leaf_of_line};
 use crate::manifest::{ManifestError, ManifestFacts, Progress, SIGNATURE};
 use crate::tree::Tree;
 
-/// Writes a manifest's plain lines; holds 64 bytes an entry, for the tree digest, unless that is made elsewhere.
+/// Writes a manifest's plain lines; holds 64 bytes an entry, for the tree digest.
 #[derive(Debug)]
 pub struct ManifestWriter<W> {
     out: W,
@@ -66,13 +66,12 @@ impl<W: Write> ManifestWriter<W> {
         self.finish_entry(&borrowed.raw_path(), borrowed.size(), borrowed.is_unread())
     }
 
-    /// Leaves the tree to the caller, who gives it to [`ManifestWriter::finish_as`].
-    #[must_use]
-    pub fn without_tree(self) -> Self {
-        Self {
+    /// Leaves the tree to the caller.
+    pub fn without_tree(self) -> TreelessWriter<W> {
+        TreelessWriter(Self {
             leaves: None,
             ..self
-        }
+        })
     }
 
     /// Ends the manifest and tells what is in it.
@@ -81,8 +80,7 @@ impl<W: Write> ManifestWriter<W> {
         self.finish_as(tree.root())
     }
 
-    /// Ends a manifest whose caller has the tree of its lines.
-    pub fn finish_as(mut self, tree: Digest) -> Result<ManifestFacts, ManifestError> {
+    fn finish_as(mut self, tree: Digest) -> Result<ManifestFacts, ManifestError> {
         let number = self.progress.lines;
         self.out
             .flush()
@@ -130,5 +128,21 @@ impl<W: Write> ManifestWriter<W> {
     fn refused(&mut self, error: impl FnOnce() -> ManifestError) -> ManifestError {
         self.progress.lines -= 1;
         error()
+    }
+}
+
+/// Writes a manifest's plain lines where the tree is made elsewhere, from the same lines.
+#[derive(Debug)]
+pub struct TreelessWriter<W>(ManifestWriter<W>);
+
+impl<W: Write> TreelessWriter<W> {
+    /// As [`ManifestWriter::line`].
+    pub fn line(&mut self, line: &Line) -> Result<(), ManifestError> {
+        self.0.line(line)
+    }
+
+    /// Ends the manifest, whose tree this is, and tells what is in it.
+    pub fn finish(self, tree: Digest) -> Result<ManifestFacts, ManifestError> {
+        self.0.finish_as(tree)
     }
 }

@@ -295,7 +295,7 @@ fn write_gathered(mut gathered: Gathered) -> Result<(Vec<u8>, ManifestFacts), Fa
             let tree = tree
                 .join()
                 .map_err(|_panic| Failure::new("cannot make the tree of the image"))?;
-            writer.finish_as(tree).map_err(|error| unwritten(&error))
+            writer.finish(tree).map_err(|error| unwritten(&error))
         })
     })
 }
