@@ -91,6 +91,37 @@ fn an_identity_is_found_and_another_key_is_none() {
     refused(&folder, "dir:root", &[], "an agent's identity", "node.key");
 }
 
+/// The image of the machine itself stays there: a file that is a token, or a node's key, would still speak for it.
+#[test]
+fn up_refuses_a_root_with_a_secret_in_it() {
+    let folder = folder();
+    let up = || {
+        Said::by(
+            command("pristine")
+                .current_dir(folder.path())
+                .args(["up", "--root", "root", "--state", "state"])
+                .args(["--ops", "127.0.0.1:0", "--agents", "127.0.0.1:0"])
+                .args(["--join", "127.0.0.1:0"]),
+        )
+        .exits(2)
+    };
+    put(
+        &folder,
+        "var/lib/setup/token",
+        &format!("pristine-join.eyJ{}\n", "A".repeat(80)),
+    );
+    let said = up();
+    assert!(said.err.contains("var/lib/setup/token"), "{}", said.err);
+    fs::remove_file(folder.path().join("root/var/lib/setup/token")).expect("the token removed");
+    put(&folder, "srv/pristine/agent/node.key", KEY);
+    let said = up();
+    assert!(
+        said.err.contains("srv/pristine/agent/node.key"),
+        "{}",
+        said.err
+    );
+}
+
 /// A file system that a program serves is read on a thread of its own.
 #[test]
 fn a_token_is_found_in_what_a_program_serves() {
