@@ -105,7 +105,7 @@ fn the_attested_tree_is_the_models_at_every_quiet_point() {
         .collect();
     assert!(
         gaps.is_empty(),
-        "nothing of this is more than the watch takes in: {gaps:#?}"
+        "nothing of this is more than the watch takes in (and the clock was left alone by others): {gaps:#?}"
     );
     assert!(agent.stop().success());
     world.check();

@@ -47,8 +47,8 @@ const LOADS: [Load; 8] = [
     },
     Load {
         name: "package unpack",
-        prepare: "mkdir -p r/var/lib/dpkg/updates r/var/lib/dpkg/info; touch r/var/lib/dpkg/status",
-        timed: "dpkg --root=$PWD/r --force-script-chrootless --log=/dev/null --unpack $FROM/tree.deb",
+        prepare: "for n in $(seq 15); do mkdir -p $n/var/lib/dpkg/updates $n/var/lib/dpkg/info; touch $n/var/lib/dpkg/status; done",
+        timed: "for n in $(seq 15); do dpkg --root=$PWD/$n --force-script-chrootless --log=/dev/null --unpack $FROM/tree.deb; done",
     },
     Load {
         name: "git checkout",
@@ -134,24 +134,24 @@ pub fn writers(rounds: usize, only: &str) {
 
 fn print(rounds: usize, loads: &[&Load], times: &mut [Vec<Vec<Duration>>]) {
     println!(
-        "what watching costs the writers: ext4 in memory, medians of {rounds} interleaved rounds, time against nobody watching"
+        "what watching costs the writers: ext4 in memory, {rounds} interleaved rounds, time against the median of nobody watching: medians, and between which the middle half lies"
     );
     println!(
-        "  {:20} {:>9} {:>14} {:>20} {:>20}",
+        "  {:20} {:>21} {:>18} {:>18} {:>18}",
         "", "nobody", "bare listener", "agent, load beside", "agent, load inside"
     );
     for (load, times) in loads.iter().zip(times) {
-        let medians: Vec<f64> = times.iter_mut().map(|t| at(t, 50).as_secs_f64()).collect();
-        let [nobody, listener, beside, inside] = medians[..] else {
-            unreachable!("four watchers");
-        };
-        println!(
-            "  {:20} {nobody:7.3} s {:>14.2} {:>20.2} {:>20.2}",
-            load.name,
-            listener / nobody,
-            beside / nobody,
-            inside / nobody
-        );
+        let alone = at(&mut times[0], 50).as_secs_f64();
+        print!("  {:20} {alone:7.3} s", load.name);
+        for (which, times) in times.iter_mut().enumerate() {
+            let mut share = |percent| at(times, percent).as_secs_f64() / alone;
+            let (low, median, high) = (share(25), share(50), share(75));
+            if which > 0 {
+                print!(" {median:6.2}");
+            }
+            print!(" ({low:.2}-{high:.2})");
+        }
+        println!();
     }
 }
 
