@@ -112,6 +112,22 @@ pub fn debian_large() -> PathBuf {
     })
 }
 
+/// A package as Debian has them: the 12,000 files of its `golang-1.19-src`, compressed with xz; out of [`debian_large`].
+pub fn package() -> PathBuf {
+    made("golang-1.19-src.deb", |half| {
+        let control = "Package: golang-1.19-src\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: sources of Go\n";
+        let tree = half.with_extension("tree");
+        fs::remove_dir_all(&tree).ok();
+        fs::create_dir_all(tree.join("DEBIAN")).expect("a folder");
+        fs::create_dir_all(tree.join("usr/share")).expect("a folder");
+        fs::write(tree.join("DEBIAN/control"), control).expect("a control file");
+        let sources = debian_large().join("usr/share/go-1.19");
+        tool("cp", [Path::new("-a"), &sources, &tree.join("usr/share")]);
+        tool("dpkg-deb", [Path::new("-Zxz"), "-b".as_ref(), &tree, half]);
+        fs::remove_dir_all(&tree).ok();
+    })
+}
+
 /// Half a million files of 100 to 2,000 bytes in a thousand folders. Read it, never write to it.
 pub fn half_a_million() -> PathBuf {
     made("half-a-million", |half| {

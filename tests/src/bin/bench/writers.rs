@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -24,7 +25,9 @@ struct Load {
     timed: &'static str,
 }
 
-const LOADS: [Load; 8] = [
+const NEW_DPKG_ROOTS: &str = "for n in $(seq 15); do mkdir -p $n/var/lib/dpkg/updates $n/var/lib/dpkg/info; touch $n/var/lib/dpkg/status; done";
+
+const LOADS: [Load; 9] = [
     Load {
         name: "storm of tiny files",
         prepare: "true",
@@ -47,7 +50,12 @@ const LOADS: [Load; 8] = [
     },
     Load {
         name: "package unpack",
-        prepare: "for n in $(seq 15); do mkdir -p $n/var/lib/dpkg/updates $n/var/lib/dpkg/info; touch $n/var/lib/dpkg/status; done",
+        prepare: NEW_DPKG_ROOTS,
+        timed: "for n in $(seq 3); do dpkg --root=$PWD/$n --force-script-chrootless --log=/dev/null --unpack $FROM/go.deb; done",
+    },
+    Load {
+        name: "uncompressed package",
+        prepare: NEW_DPKG_ROOTS,
         timed: "for n in $(seq 15); do dpkg --root=$PWD/$n --force-script-chrootless --log=/dev/null --unpack $FROM/tree.deb; done",
     },
     Load {
@@ -180,7 +188,7 @@ fn shell(script: &str, place: &Path, sources: &Path) {
     assert!(status.success(), "{script}: {status}");
 }
 
-/// What the loads unpack, copy and check out, made from the documentation and libraries of this machine.
+/// What the loads unpack, copy and check out.
 fn sources(at: &Path) -> PathBuf {
     let tree = at.join("tree/usr/share/bench");
     fs::create_dir_all(&tree).expect("a folder for sources");
@@ -203,6 +211,7 @@ fn sources(at: &Path) -> PathBuf {
         git commit -q -a -m other && git checkout -q one";
     fs::write(at.join("rows.py"), ROWS).expect("a script");
     shell(script, at, at);
+    symlink(roots::package(), at.join("go.deb")).expect("a link to the package");
     at.to_path_buf()
 }
 
