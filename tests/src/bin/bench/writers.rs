@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pristine_tests::{agent::Agent, program::tool, roots, world::World};
+use pristine_tests::{agent::Agent, collector::Options, program::tool, roots, world::World};
 
 use crate::at;
 
@@ -82,6 +82,9 @@ for n in range(1500):
     db.execute('insert into rows values (?, ?)', (n, 'row %d' % n))
 ";
 
+/// What a node sends of the loads inside is more than it may in a day.
+const UNLIMITED: &str = "[limits]\nbytes_per_day = 68719476736\nstatements_per_second = 1000\nstatements_burst = 1000\n";
+
 /// Between the start of whoever watches and the first load.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -108,7 +111,10 @@ pub fn writers(rounds: usize, only: &str) {
         .iter()
         .filter(|load| load.name.contains(only))
         .collect();
-    let world = World::start();
+    let world = World::with(&Options {
+        more: UNLIMITED.to_owned(),
+        ..Options::default()
+    });
     let disk = Disk::mount(&world.path("disk"));
     let sources = sources(&world.path("sources"));
     let root = roots::small(&disk.at.join("root"));
