@@ -10,6 +10,7 @@ use std::{
 
 use pristine_tests::{
     agent::Agent,
+    collector::Options,
     left_out_without_root,
     program::{Said, python, script, tool},
     random::Random,
@@ -241,6 +242,54 @@ fn the_log_is_one_unbroken_chain(world: &World) {
     )
     .exits(0);
     eprintln!("{}", checked.out.trim_end());
+}
+
+/// The collector goes on telling it where it stands, and takes nothing more today: no reason to ask at once again.
+#[test]
+fn a_node_above_its_budget_tries_again_later_each_time() {
+    let world = World::with(&Options {
+        more: "[limits]\nbytes_per_day = 100000\n".to_owned(),
+        ..Options::default()
+    });
+    let root = roots::small(&world.path("root"));
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    // One statement that is larger than what is left of the day.
+    let many = world.path("many");
+    fs::create_dir(&many).expect("a folder");
+    for n in 0..2_000 {
+        fs::write(many.join(n.to_string()), "one of many\n").expect("a file");
+    }
+    fs::rename(&many, root.join("srv/many")).expect("all of them at once");
+    let refused = |times: f64| {
+        eventually("it is refused", LATER, || {
+            let refusals = world.people.metric("pristine_ingest_refused", &["flood"]);
+            (refusals >= times).then(Instant::now)
+        })
+    };
+    let second = refused(2.0);
+    // Half of 0.5, 1, 2 and 4 seconds.
+    let took = refused(6.0) - second;
+    assert!(took > Duration::from_millis(3_500), "{took:?}");
+    assert!(
+        !agent.complaint().contains("answers again"),
+        "{}",
+        agent.complaint()
+    );
+    let status = agent.status().expect("a running agent");
+    assert!(
+        status["collector"]["error"].to_string().contains("flood"),
+        "{status:#}"
+    );
+    assert!(
+        world
+            .people
+            .violations("open")
+            .iter()
+            .any(|violation| violation["kind"] == "flood")
+    );
+    assert!(agent.stop().success());
 }
 
 #[test]

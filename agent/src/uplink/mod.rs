@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attestation::digest::Digest;
-use attestation::wire::{AttestationsAnswer, MAX_STATEMENTS, Problem, Request, RequestKind};
+use attestation::wire::{AttestationsAnswer, MAX_STATEMENTS, Request, RequestKind};
 use ring::rand::SystemRandom;
 
 use self::credentials::CollectorClock;
-use self::decide::{Backoff, ReceiptRules, by_refused, by_standing, position, receipted};
+use self::decide::{Backoff, ReceiptRules, by_standing, position, receipted};
 use self::pins::Wanted;
 use self::references::References;
 use crate::chain::{Chain, ChainError};
@@ -86,6 +86,16 @@ enum ExchangeError {
     UnknownNode,
 }
 
+/// What an exchange came to.
+enum Exchanged {
+    /// Where the collector stands is known again.
+    Heard,
+    /// A request was answered as it should be; there may be a reason for another.
+    Done,
+    /// There was no reason for one.
+    Nothing,
+}
+
 /// The uplink; [`Uplink::run`] is its task.
 pub struct Uplink {
     parts: UplinkParts,
@@ -141,8 +151,10 @@ impl Uplink {
     pub async fn run(mut self) {
         loop {
             match self.exchange().await {
-                Ok(true) => self.reached(),
-                Ok(false) => {
+                // A collector that tells where it stands may still refuse what is sent to it.
+                Ok(Exchanged::Heard) => {}
+                Ok(Exchanged::Done) => self.reached(),
+                Ok(Exchanged::Nothing) => {
                     self.reached();
                     self.rest().await;
                 }
@@ -151,8 +163,8 @@ impl Uplink {
         }
     }
 
-    /// One request, if there is a reason for one; `true` where there may be a reason for another.
-    async fn exchange(&mut self) -> Result<bool, ExchangeError> {
+    /// One request, if there is a reason for one.
+    async fn exchange(&mut self) -> Result<Exchanged, ExchangeError> {
         if let Some(settings) = self.parts.link.take_uplink_settings() {
             self.reload(settings);
         }
@@ -161,30 +173,30 @@ impl Uplink {
             self.pins.heard_again();
             self.ask_challenge().await?;
             self.heard = true;
-            return Ok(true);
+            return Ok(Exchanged::Heard);
         }
         if self.references.is_due(Instant::now()) {
             let base = self.base();
             self.references.fetch(&self.parts, &base).await?;
-            return Ok(true);
+            return Ok(Exchanged::Done);
         }
         let batch = self.parts.chain.batch(self.statements, BATCH_BYTES)?;
         if !batch.is_empty() {
             self.send(batch).await?;
-            return Ok(true);
+            return Ok(Exchanged::Done);
         }
         if let Some(sha256) = self.snapshot_wanted.take() {
             self.upload_snapshot(sha256).await?;
-            return Ok(true);
+            return Ok(Exchanged::Done);
         }
         if self.send_pins().await? {
-            return Ok(true);
+            return Ok(Exchanged::Done);
         }
         if self.parts.link.challenges(Instant::now()) < SPARE && !self.parts.link.is_stopping() {
             self.ask_challenge().await?;
-            return Ok(true);
+            return Ok(Exchanged::Done);
         }
-        Ok(false)
+        Ok(Exchanged::Nothing)
     }
 
     /// Nothing to do: until a statement is signed, or the challenges in hand grow old.
@@ -261,6 +273,8 @@ impl Uplink {
             self.parts.chain.receipted_before(after);
             self.jump_announced = false;
             self.statements = MAX_STATEMENTS;
+            // Also where the rest of the request was refused: it goes on from there.
+            self.backoff.reset();
         }
         self.parts
             .link
@@ -268,24 +282,7 @@ impl Uplink {
         self.note(read.interval, read.assignment, &read.requests);
         self.tell(&read, after, sent.elapsed());
         if let Some(refused) = &read.refused {
-            tracing::warn!(code = %refused.code, index = refused.index, "the collector did not take a statement");
-            let chain = Arc::clone(&self.parts.chain);
-            if refused.code == "signature" && Box::pin(self.show_rotations()).await {
-                return Ok(());
-            }
-            let step = by_refused(
-                &refused.code,
-                refused.expected.as_ref(),
-                |expected| chain.compare(expected),
-                self.jump_announced,
-            );
-            return match step {
-                Some(step) => self.perform(&step),
-                None => {
-                    let problem = Problem::new(429, refused.code.clone(), "not taken now");
-                    Err(TransportError::Refused(Box::new(problem)).into())
-                }
-            };
+            return Box::pin(self.refused_one(refused, after.is_some())).await;
         }
         if after.is_none() {
             // Neither taken nor refused: the same again at once would go on for ever.

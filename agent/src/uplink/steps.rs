@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use attestation::statement::Gap;
-use attestation::wire::{MAX_STATEMENTS, Problem};
+use attestation::wire::{MAX_STATEMENTS, Problem, Refused};
 
-use super::decide::{Refusal, Step, by_problem};
+use super::decide::{Refusal, Step, by_problem, by_refused};
 use super::{ExchangeError, Uplink};
 use crate::clock;
 use crate::spool::Position;
@@ -43,6 +43,38 @@ impl Uplink {
                 TransportError::Refused(problem).into()
             }
         })
+    }
+
+    /// What follows from a statement that was not taken; `went_on` where those before it were. Whoever takes nothing of what
+    /// it is sent is not asked again at once.
+    pub(super) async fn refused_one(
+        &mut self,
+        refused: &Refused,
+        went_on: bool,
+    ) -> Result<(), ExchangeError> {
+        tracing::warn!(code = %refused.code, index = refused.index, "the collector did not take a statement");
+        if refused.code == "signature" && self.show_rotations().await {
+            return Ok(());
+        }
+        let chain = Arc::clone(&self.parts.chain);
+        let step = by_refused(
+            &refused.code,
+            refused.expected.as_ref(),
+            |expected| chain.compare(expected),
+            self.jump_announced,
+        );
+        let (status, detail) = match &step {
+            Some(step) => {
+                self.perform(step)?;
+                (409, "not taken as it was")
+            }
+            None => (429, "not taken now"),
+        };
+        if step.is_some() && went_on {
+            return Ok(());
+        }
+        let problem = Problem::new(status, refused.code.clone(), detail);
+        Err(TransportError::Refused(Box::new(problem)).into())
     }
 
     /// Signing again and syncing take milliseconds, and only happen after a restore or a refusal.
