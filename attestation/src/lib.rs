@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod mounts;
 pub mod path;
 pub mod pins;
+pub mod refusal;
 pub mod scope;
 pub mod severity;
 pub mod statement;

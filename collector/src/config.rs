@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use attestation::key::PublicKey;
+use attestation::refusal;
 use attestation::wire::PublisherKeys;
 use serde::Deserialize;
 
@@ -26,7 +27,7 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// It is no TOML, or a value has the wrong type, or a key is unknown.
-    #[error("{}:{line}: {message}", path.display())]
+    #[error("read {}: line {line}: {message}", path.display())]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A value makes no sense.
-    #[error("{}: {key}: {reason}", path.display())]
+    #[error("read {}: {key}: {reason}", path.display())]
     Value {
         /// Which file.
         path: PathBuf,
@@ -283,50 +284,11 @@ fn limits(raw: &RawLimits) -> Limits {
 }
 
 fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let line = error.span().map_or(1, |span| {
-        text.bytes()
-            .take(span.start)
-            .filter(|byte| *byte == b'\n')
-            .count()
-            + 1
-    });
-    let mut message = error.message().to_owned();
-    if let Some(nearest) = nearest(&message) {
-        message = format!("{message}; did you mean `{nearest}`?");
-    }
     ConfigError::Syntax {
         path: path.to_owned(),
-        line,
-        message,
+        line: refusal::line_of(text, error.span().map_or(0, |span| span.start)),
+        message: refusal::reason(error.message()),
     }
-}
-
-/// Of "unknown field `a`, expected one of `b`, `c`" the expected one with the fewest edits.
-fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message
-        .strip_prefix("unknown field ")?
-        .split('`')
-        .skip(1)
-        .step_by(2);
-    let unknown = quoted.next()?;
-    quoted
-        .min_by_key(|candidate| edits(unknown, candidate))
-        .map(str::to_owned)
-}
-
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -348,7 +310,7 @@ mod tests {
         let (_dir, path) = written("state = \"s\"\nintervall = 3\n", 0o644);
         let message = load(Some(&path)).err().unwrap().to_string();
         assert!(
-            message.contains(":2:") && message.contains("did you mean `interval`?"),
+            message.ends_with(": line 2: unknown key \"intervall\"; did you mean \"interval\"?"),
             "{message}"
         );
     }

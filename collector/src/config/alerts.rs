@@ -431,7 +431,7 @@ mod tests {
         refused("[alerts]\nwindow = 9999\n", "alerts.window");
         refused(
             "[[slack]]\nname = \"chat\"\nurl_fil = \"url\"\n",
-            "did you mean `url_file`?",
+            "did you mean \"url_file\"?",
         );
     }
 }
