@@ -1,27 +1,20 @@
 //! `/nodes/ID`: what one machine is, why we believe it, and what we do not know of it.
 
-use attestation::digest::Digest;
+mod facts;
+
 use attestation::scope::Expect;
-use attestation::statement::{Coverage, Image};
-use attestation::time::Timestamp;
 use axum::Extension;
 use axum::extract::State;
 use maud::{Markup, html};
-use sqlx::Row as _;
 
-use super::bands::{self, Band};
+use self::facts::Facts;
 use super::{
-    address, logins as login_pages, node_decisions, sentence, shell, state, text, violations,
+    address, bands, logins as login_pages, node_decisions, sentence, shell, state, text, violations,
 };
-use crate::access::{Person, Reach};
-use crate::api::reads::{self, NodeFacts, TouchedView, ViolationFilter};
+use crate::access::Person;
 use crate::api::{Asked, Named};
-use crate::clock;
 use crate::door::people::People;
-use crate::logins::{self, Filter, LoginView};
 use crate::problem::ProblemResponse;
-use crate::store::nodes::digest;
-use crate::violations::view::ViolationView;
 
 /// Violations listed on the page; the rest is one click away.
 const LISTED: u32 = 50;
@@ -36,42 +29,6 @@ pub(super) struct Query {
     span: Option<String>,
 }
 
-/// What the page shows beside the node's row.
-struct Facts {
-    node: NodeFacts,
-    coverage: Option<Coverage>,
-    open: Vec<ViolationView>,
-    touched: Vec<TouchedView>,
-    verdicts: Vec<VerdictChange>,
-    sessions: Vec<LoginView>,
-    image: Option<ImageFacts>,
-    assigned: Option<Assigned>,
-    range: bands::Range,
-    bands: Vec<Band>,
-    now: Timestamp,
-}
-
-struct VerdictChange {
-    at: Timestamp,
-    verdict: Option<String>,
-    reasons: Vec<String>,
-    sequence: i64,
-}
-
-struct ImageFacts {
-    statement: Image,
-    published_by: String,
-}
-
-struct Assigned {
-    name: Option<String>,
-    version: Option<String>,
-    image: Option<Digest>,
-    requested_by: String,
-    approved_by: String,
-    from: Timestamp,
-}
-
 /// `GET /nodes/{id}`.
 pub(super) async fn page(
     State(people): State<People>,
@@ -80,7 +37,7 @@ pub(super) async fn page(
     Asked(query): Asked<Query>,
 ) -> Result<Markup, ProblemResponse> {
     let span = bands::Span::parse(query.span.as_deref());
-    let facts = read(&people, &person.reach, &id, span).await?;
+    let facts = facts::read(&people, &person.reach, &id, span).await?;
     let own = format!("/nodes/{id}");
     let body = html! {
         p.crumbs { a href="/nodes" { "Nodes" } " / " (text::plain(&facts.node.row.group)) }
@@ -107,106 +64,6 @@ pub(super) async fn page(
         &body,
     );
     Ok(shell::page(&person, "/nodes", &title, &live))
-}
-
-async fn read(
-    people: &People,
-    reach: &Reach,
-    id: &str,
-    span: bands::Span,
-) -> Result<Facts, ProblemResponse> {
-    let app = &people.app;
-    let now = clock::now();
-    let range = bands::Range::ending(now, span);
-    let node = reads::node(app, id).await?.ok_or_else(|| {
-        ProblemResponse::not_found("no node has this id; it may never have enrolled here")
-    })?;
-    let filter = ViolationFilter {
-        open: Some(true),
-        node: Some(id),
-        ..ViolationFilter::default()
-    };
-    let pool = app.store.read_pool();
-    let verdicts = sqlx::query("SELECT at, verdict, reasons, sequence FROM verdict_changes WHERE node = ? ORDER BY seq DESC LIMIT ?")
-        .bind(id)
-        .bind(RECENT)
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(|row| {
-            let reasons: String = row.try_get("reasons")?;
-            Ok(VerdictChange {
-                at: Timestamp::from_micros(row.try_get("at")?),
-                verdict: row.try_get("verdict")?,
-                reasons: serde_json::from_str(&reasons).unwrap_or_default(),
-                sequence: row.try_get("sequence")?,
-            })
-        })
-        .collect::<Result<_, sqlx::Error>>()?;
-    Ok(Facts {
-        coverage: node.coverage(),
-        open: reads::violations(app, reach, &filter, LISTED + 1).await?,
-        touched: reads::touched(app, reach, Some(id), None, RECENT).await?,
-        verdicts,
-        sessions: logins::list(
-            app,
-            reach,
-            Filter {
-                node: Some(id),
-                before: None,
-            },
-            RECENT,
-        )
-        .await?,
-        image: image_facts(people, node.row.image.as_ref()).await?,
-        assigned: assigned(people, &node.row.group).await?,
-        bands: bands::read(app, id, &node.row.group, range).await?,
-        range,
-        node,
-        now,
-    })
-}
-
-async fn image_facts(
-    people: &People,
-    payload: Option<&Digest>,
-) -> Result<Option<ImageFacts>, ProblemResponse> {
-    let Some(payload) = payload else {
-        return Ok(None);
-    };
-    let row = sqlx::query("SELECT envelope, published_by FROM images WHERE payload = ?")
-        .bind(payload.as_bytes().as_slice())
-        .fetch_optional(people.app.store.read_pool())
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let envelope: Vec<u8> = row.try_get("envelope")?;
-    let statement = attestation::dsse::Envelope::from_json(&envelope)
-        .ok()
-        .and_then(|envelope| envelope.peek::<Image>().ok());
-    let published_by = row.try_get("published_by")?;
-    Ok(statement.map(|statement| ImageFacts {
-        statement: statement.predicate,
-        published_by,
-    }))
-}
-
-async fn assigned(people: &People, group: &str) -> Result<Option<Assigned>, ProblemResponse> {
-    let row = sqlx::query(
-        "SELECT a.image, a.from_time, a.requested_by, a.approved_by, i.name, i.version FROM group_assignment g \
-         JOIN assignments a ON a.payload = g.payload LEFT JOIN images i ON i.payload = a.image WHERE g.grp = ?",
-    )
-    .bind(group)
-    .fetch_optional(people.app.store.read_pool())
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Assigned {
-        name: row.try_get("name")?,
-        version: row.try_get("version")?,
-        image: digest(&row, "image")?,
-        requested_by: row.try_get("requested_by")?,
-        approved_by: row.try_get("approved_by")?,
-        from: Timestamp::from_micros(row.try_get("from_time")?),
-    }))
 }
 
 fn first_line(facts: &Facts) -> Markup {
