@@ -1,5 +1,6 @@
 //! When the agent is kept from seeing: more events than its queues hold, a thread of it that gets no time, test writes that do not come
 //! back. Nothing is lost in silence: there is a signed gap with its cause, a rescan closes it, and it tells what moved meanwhile.
+//! With less memory than it needs it says so, and goes on.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -218,6 +219,32 @@ fn reader_held(rows: &mut Rows, ground: &Ground) {
     });
 }
 
+/// It holds more than it is allowed to: it says so in what it signs, gives up what is kept for speed, and goes on seeing.
+fn short_of_memory(rows: &mut Rows, ground: &Ground) {
+    rows.row("short of memory: it says so and goes on seeing", || {
+        let config = ground.agent.config();
+        let before = fs::read_to_string(&config).expect("a configuration");
+        let says_so = || {
+            let limits = ground.signed_coverage()["watch"]["limits"].to_string();
+            limits.contains("more memory is used than allowed")
+        };
+        assert!(!says_so());
+        let short = format!("{before}[limits]\nmemory = \"1MiB\"\n");
+        fs::write(&config, short).expect("less memory");
+        ground.agent.signal(Signal::HUP);
+        eventually("it says so", LATER, || says_so().then_some(()));
+        let doer = ground.does(
+            "storm(b'ignored', 20000); put_back(b'usr/bin/tool-06'); again(b'usr/bin/tool-07', b'X')",
+        );
+        content("./usr/bin/tool-07").in_the_api(&ground.world, BY_EVENT, Some(&doer));
+        let touched = ground.world.is_touched("./usr/bin/tool-06", SOON);
+        assert!(touched["actor"].is_object(), "{touched:#}");
+        fs::write(&config, before).expect("no limit");
+        ground.agent.signal(Signal::HUP);
+        eventually("enough again", LATER, || (!says_so()).then_some(()));
+    });
+}
+
 #[test]
 fn what_the_agent_could_not_see_is_a_gap_and_is_looked_for() {
     if left_out_without_root("an agent that is kept from seeing") {
@@ -228,6 +255,7 @@ fn what_the_agent_could_not_see_is_a_gap_and_is_looked_for() {
     stopped_as_a_whole(&mut rows, &ground);
     engine_held(&mut rows, &ground);
     reader_held(&mut rows, &ground);
+    short_of_memory(&mut rows, &ground);
     rows.row("and after all that it sees", || {
         let doer = ground.does("again(b'usr/bin/tool-05', b'X')");
         content("./usr/bin/tool-05").in_the_api(&ground.world, BY_EVENT, Some(&doer));
