@@ -5,8 +5,8 @@ mod alerts;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use attestation::configuration;
 use attestation::key::PublicKey;
-use attestation::refusal;
 use attestation::wire::PublisherKeys;
 use serde::Deserialize;
 
@@ -286,8 +286,8 @@ fn limits(raw: &RawLimits) -> Limits {
 fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError::Syntax {
         path: path.to_owned(),
-        line: refusal::line_of(text, error.span().map_or(0, |span| span.start)),
-        message: refusal::reason(error.message()),
+        line: configuration::line_of(text, error.span().map_or(0, |span| span.start)),
+        message: configuration::reason(error.message()),
     }
 }
 

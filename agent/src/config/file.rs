@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use attestation::configuration;
 use attestation::digest::Digest;
 use attestation::key::PublicKey;
-use attestation::refusal;
 use serde::Deserialize;
 
 use super::trusted::read;
@@ -27,8 +27,8 @@ impl AgentConfig {
         let text = read(path)?;
         let raw: Raw = toml::from_str(&text).map_err(|error| ConfigError::Line {
             path: path.to_owned(),
-            line: refusal::line_of(&text, error.span().map_or(0, |span| span.start)),
-            reason: refusal::reason(error.message()),
+            line: configuration::line_of(&text, error.span().map_or(0, |span| span.start)),
+            reason: configuration::reason(error.message()),
         })?;
         let mut settings = raw
             .ready()
