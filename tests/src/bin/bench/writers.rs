@@ -25,6 +25,7 @@ struct Load {
     timed: &'static str,
 }
 
+/// Empty roots for `dpkg`, as many as the most of the loads that unpack wants.
 const NEW_DPKG_ROOTS: &str = "for n in $(seq 15); do mkdir -p $n/var/lib/dpkg/updates $n/var/lib/dpkg/info; touch $n/var/lib/dpkg/status; done";
 
 const LOADS: [Load; 9] = [
