@@ -112,17 +112,30 @@ pub fn debian_large() -> PathBuf {
     })
 }
 
-/// A package as Debian has them: the 12,000 files of its `golang-1.19-src`, compressed with xz; out of [`debian_large`].
+/// What a server's packages hold, in one, compressed with xz as Debian's are: all below `/usr` of [`debian_original`].
 pub fn package() -> PathBuf {
-    made("golang-1.19-src.deb", |half| {
-        let control = "Package: golang-1.19-src\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: sources of Go\n";
+    packed("server", &debian_original(), "usr")
+}
+
+/// The same of 12,000 small files: Debian's golang-1.19-src.
+pub fn package_of_sources() -> PathBuf {
+    packed("golang-1.19-src", &debian_large(), "usr/share/go-1.19")
+}
+
+/// A package of what a root has below `part`.
+fn packed(name: &str, root: &Path, part: &str) -> PathBuf {
+    made(&format!("{name}.deb"), |half| {
+        let control = format!(
+            "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: files\n"
+        );
         let tree = half.with_extension("tree");
         fs::remove_dir_all(&tree).ok();
         fs::create_dir_all(tree.join("DEBIAN")).expect("a folder");
-        fs::create_dir_all(tree.join("usr/share")).expect("a folder");
         fs::write(tree.join("DEBIAN/control"), control).expect("a control file");
-        let sources = debian_large().join("usr/share/go-1.19");
-        tool("cp", [Path::new("-a"), &sources, &tree.join("usr/share")]);
+        let to = tree.join(part);
+        let above = to.parent().expect("a folder above");
+        fs::create_dir_all(above).expect("a folder");
+        tool("cp", [Path::new("-a"), &root.join(part), above]);
         tool("dpkg-deb", [Path::new("-Zxz"), "-b".as_ref(), &tree, half]);
         fs::remove_dir_all(&tree).ok();
     })
