@@ -6,6 +6,7 @@ mod listener;
 mod load;
 mod measured;
 mod pages;
+mod paired;
 mod peers;
 mod rest;
 mod scan;
