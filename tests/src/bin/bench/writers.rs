@@ -31,8 +31,8 @@ const WATCHERS: [Watcher; 4] = [
     Watcher::Inside,
 ];
 
-/// The agent takes some seconds to tell of a load inside: it is done once in so many rounds.
-const INSIDE_ONCE_IN: usize = 5;
+/// Until the agent and the collector are done with a load inside it may be half a minute: it is done once in so many rounds.
+const INSIDE_ONCE_IN: usize = 10;
 
 /// Seconds of one load in one round, in the order of the watchers.
 type Round = [Option<f64>; WATCHERS.len()];
