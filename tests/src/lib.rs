@@ -8,6 +8,7 @@ pub mod change;
 pub mod collector;
 pub mod cost;
 pub mod disk;
+pub mod evidence;
 pub mod machine;
 pub mod model;
 pub mod node;

@@ -4,14 +4,16 @@ use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use pristine_tests::{
     agent::Agent,
     change::change,
     collector::Options,
+    evidence::{chain, tells_gap},
     left_out_without_root, roots,
-    wait::{LATER, eventually},
+    wait::{LATER, SOON, eventually},
     world::World,
 };
 use serde_json::Value;
@@ -170,6 +172,70 @@ atexit.register(lambda: m.__setitem__(0, 88))",
     world.check();
 }
 
+/// From its last word on nobody looked, and there was no goodbye: what was put back meanwhile only its inode tells.
+#[test]
+fn a_kill_leaves_a_gap_and_what_was_put_back_meanwhile_is_touched() {
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    agent.kill();
+    put_back(&root.join("usr/bin/tool-07"));
+    agent.begin();
+
+    let (said, gap) = tells_gap(&world, "web-1", "restart");
+    assert_eq!(said.coverage.gaps.len(), 1, "{said:#?}");
+    let last_word = chain(&world, "web-1")
+        .into_iter()
+        .find(|(digest, _)| Some(*digest) == said.previous);
+    let (_, last_word) = last_word.expect("the statement before");
+    assert_eq!(gap.from, last_word.issued, "since its last word");
+    assert!(gap.to > Some(gap.from), "{gap:#?}");
+    assert!(gap.paths.is_empty(), "everywhere: {gap:#?}");
+    let touched: Vec<_> = said
+        .touched
+        .iter()
+        .map(|it| (it.path.to_string(), it.event.as_str()))
+        .collect();
+    assert_eq!(touched, [("./usr/bin/tool-07".to_owned(), "ctime")]);
+
+    let told = eventually("the gap is told", SOON, || {
+        let mut all = world.people.violations("all").into_iter();
+        all.find(|violation| violation["kind"] == "gap")
+    });
+    assert_eq!(told["detail"]["gaps"][0]["cause"], "restart", "{told:#}");
+    world.is_resolved(&told, LATER);
+    let touched = world.is_touched("./usr/bin/tool-07", SOON);
+    assert_eq!(touched["event"], "ctime", "{touched:#}");
+    let differs = world.people.open("difference", "./usr/bin/tool-07");
+    assert!(differs.is_none(), "{differs:#?}");
+    world.check();
+}
+
+#[test]
+fn after_a_goodbye_and_no_change_there_is_no_gap() {
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    assert!(agent.stop().success());
+    agent.begin();
+    // The collector makes no violation of an announced gap: what the node signed counts.
+    let said = eventually("a word after the goodbye", LATER, || {
+        let chain = chain(&world, "web-1");
+        let goodbye = chain.iter().position(|(_, said)| said.goodbye)?;
+        let (_, first) = chain.get(goodbye.checked_sub(1)?)?;
+        Some(first.clone())
+    });
+    assert!(said.coverage.gaps.is_empty(), "{said:#?}");
+    assert!(said.touched.is_empty(), "{said:#?}");
+    world.check();
+}
+
 /// Files that changed within the last moments are read again whatever an index says.
 fn settle(root: &Path) {
     let newest = root.join("usr/bin/tool-39");
@@ -181,6 +247,27 @@ fn settle(root: &Path) {
             .elapsed()
             .ok()?;
         (age.as_millis() > 100).then_some(())
+    });
+}
+
+/// Another content and the old one again, modification time included, later than anything that was signed.
+fn put_back(file: &Path) {
+    let modified = || {
+        let now = fs::metadata(file).expect("the file");
+        now.modified().expect("its time")
+    };
+    let (began, old) = (SystemTime::now(), fs::read(file).expect("the file"));
+    let time = modified();
+    eventually("an inode that changed since", SOON, || {
+        fs::write(file, "#!/bin/EVIL\n").expect("a change");
+        fs::write(file, &old).expect("the old content");
+        // The kernel's clock for inodes may be some milliseconds behind.
+        let since = modified() > began;
+        let opened = fs::OpenOptions::new().write(true).open(file);
+        opened
+            .and_then(|opened| opened.set_modified(time))
+            .expect("the old time");
+        since.then_some(())
     });
 }
 

@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use attestation::{digest::Digest, dsse::Envelope, statement::Attestation};
+use attestation::{digest::Digest, statement::Attestation};
 use pristine_tests::{
     agent::Agent,
+    evidence::{chain, newest},
     program::tool,
     roots,
-    wait::{LATER, SOON, eventually},
+    wait::{LATER, eventually},
     world::World,
 };
 use serde_json::Value;
@@ -28,7 +29,7 @@ fn an_agent_restored_from_an_older_disk_goes_on_where_the_collector_is_and_says_
         is_told(&world, &root, n, "after the backup");
     }
     agent.kill();
-    let before = newest(&world);
+    let before = newest(&world, NODE);
     put_back(&backup, agent.state());
     fs::write(tool_path(&root, 7), "while it was down\n").expect("a change");
     agent.begin();
@@ -39,7 +40,7 @@ fn an_agent_restored_from_an_older_disk_goes_on_where_the_collector_is_and_says_
     }
     let rewind = violation(&world, "rewind");
     assert_eq!(rewind["detail"]["rewound"], true, "{rewind:#}");
-    let chain = chain(&world);
+    let chain = chain(&world, NODE);
     assert_unbroken(&chain);
     assert!(chain.iter().any(|(digest, _)| *digest == before.1));
     let said: Vec<u64> = chain
@@ -63,7 +64,7 @@ fn a_collector_restored_from_an_older_backup_is_given_again_what_it_lacks() {
     for n in 3..6 {
         is_told(&world, &root, n, "after the backup");
     }
-    let before = chain(&world);
+    let before = chain(&world, NODE);
     world.collector.kill();
     put_back(&backup, &world.collector.state());
     world.collector.begin();
@@ -75,7 +76,7 @@ fn a_collector_restored_from_an_older_backup_is_given_again_what_it_lacks() {
     for n in 3..6 {
         is_open(&world, n, "after the backup\n");
     }
-    let chain = chain(&world);
+    let chain = chain(&world, NODE);
     assert_unbroken(&chain);
     for (digest, said) in &before {
         assert!(
@@ -104,11 +105,11 @@ fn where_the_way_between_is_lost_the_node_goes_on_and_the_jump_is_told() {
         is_told(&world, &root, n, "after the backup");
     }
     assert!(agent.stop().success());
-    let own = newest(&world).0;
+    let own = newest(&world, NODE).0;
     world.collector.kill();
     put_back(&backup, &world.collector.state());
     world.collector.begin();
-    let known = newest(&world).0;
+    let known = newest(&world, NODE).0;
     cut_ring(agent.state(), 2);
     agent.begin();
     let rewind = violation(&world, "rewind");
@@ -123,7 +124,7 @@ fn where_the_way_between_is_lost_the_node_goes_on_and_the_jump_is_told() {
         is_open(&world, n, "after the backup\n");
     }
     is_told(&world, &root, 9, "and it goes on");
-    let chain = chain(&world);
+    let chain = chain(&world, NODE);
     let jumps: Vec<&Attestation> = chain
         .iter()
         .map(|(_, said)| said)
@@ -191,33 +192,6 @@ fn no_forks(world: &World) {
         .filter(|it| it["kind"] == "fork" || it["kind"] == "replay")
         .collect();
     assert!(told.is_empty(), "{told:#?}");
-}
-
-/// Sequence and digest of the newest statement that the collector has.
-fn newest(world: &World) -> (u64, Digest) {
-    let node = eventually("the node is listed", SOON, || world.people.node(NODE));
-    let sequence = node["sequence"].as_u64().expect("a sequence");
-    let digest = node["statement"].as_str().expect("a digest");
-    (sequence, digest.parse().expect("a digest"))
-}
-
-/// Every statement that the collector has of the node, newest first, by what each names as the one before it.
-fn chain(world: &World) -> Vec<(Digest, Attestation)> {
-    let mut chain = Vec::new();
-    let mut next = Some(newest(world).1);
-    while let Some(digest) = next {
-        let path = format!("/api/v1/evidence/{digest}");
-        let answer = world.people.ask("GET", &path, None).expect("an answer");
-        if answer.status == 404 {
-            break;
-        }
-        let envelope = Envelope::from_json(&answer.body).expect("an envelope");
-        assert_eq!(envelope.payload_digest(), digest);
-        let said = envelope.peek::<Attestation>().expect("a statement");
-        next = said.predicate.previous;
-        chain.push((digest, said.predicate));
-    }
-    chain
 }
 
 /// From the newest down to 0, without a hole.
