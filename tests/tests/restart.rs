@@ -11,8 +11,11 @@ use pristine_tests::{
     agent::Agent,
     change::change,
     collector::Options,
+    disk::{Disk, Kind},
     evidence::{chain, tells_gap},
-    left_out_without_root, roots,
+    left_out_without_root,
+    program::tool,
+    roots,
     wait::{LATER, SOON, eventually},
     world::World,
 };
@@ -169,6 +172,51 @@ atexit.register(lambda: m.__setitem__(0, 88))",
             .open("difference", "./usr/bin/tool-09")
             .is_some()
     );
+    world.check();
+}
+
+/// No event tells of it, no inode, no gap: neither a restart nor a rescan reads it, only whoever reads all content again.
+#[test]
+fn what_was_written_below_the_file_system_while_the_agent_is_down_is_found_by_reading_all_again() {
+    if left_out_without_root("raw writes to a loop device") {
+        return;
+    }
+    let world = World::start();
+    let disk = Disk::mounted(&world.path("root"), Kind::Ext4, 64);
+    let root = roots::small(&disk.at);
+    // More than a block, and no other file's.
+    let content = "A-marker-that-is-nowhere-else\n".repeat(200);
+    fs::write(root.join("etc/marked"), &content).expect("a file");
+    settle(&root);
+    tool("sync", [Path::new("-f"), &root]);
+    world.image(&root, "base", "1.0", &[]);
+    let mut agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    assert!(agent.stop().success());
+
+    let below = fs::read(&disk.image).expect("the disk");
+    let place = below
+        .chunks(4096)
+        .position(|block| block == &content.as_bytes()[..4096])
+        .expect("the file's first block");
+    let device = fs::OpenOptions::new().write(true).open(disk.device());
+    let device = device.expect("the device");
+    device
+        .write_all_at(b"B", place as u64 * 4096)
+        .expect("a raw write");
+    device.sync_all().expect("a raw write on the disk");
+    drop(device);
+
+    agent.begin();
+    assert_eq!(baseline(&agent)["bytes"], 0, "the restart reads nothing");
+    let told = eventually("other content", LATER, || {
+        world.people.open("difference", "./etc/marked")
+    });
+    assert_eq!(told["fields"], serde_json::json!(["sha256digest"]));
+    // With a gap everything would have been read because of it.
+    for (_, said) in chain(&world, "web-1") {
+        assert!(said.coverage.gaps.is_empty(), "{said:#?}");
+    }
     world.check();
 }
 

@@ -405,3 +405,68 @@ fn kept_place(file: &Path) -> Place {
     let (group, path) = text.trim_end_matches('\n').split_once(' ')?;
     Some((group.parse().ok()?, ImagePath::parse(path).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(content: &str) -> Option<Line> {
+        let (size, digest) = (content.len(), Digest::of(content.as_bytes()));
+        let line = format!("./a type=file mode=0644 uid=0 gid=0 size={size} sha256digest={digest}");
+        Line::parse(&line).ok()
+    }
+
+    fn observed(line: Option<Line>) -> Observed {
+        let mark = line.is_some().then(|| Mark::at(1));
+        Observed {
+            line,
+            mark,
+            error: None,
+            unsettled: false,
+        }
+    }
+
+    fn known(line: Option<&Line>) -> Known {
+        Known {
+            key: Digest::ZERO,
+            leaf: line.map(Line::leaf),
+            mark: line.map(|_| Mark::at(1)),
+        }
+    }
+
+    #[test]
+    fn other_content_differs_though_statx_says_that_nothing_changed() {
+        let (old, new) = (line("old"), line("new"));
+        let there = differing(&observed(new.clone()), &known(old.as_ref()));
+        let read = new.as_ref().map(Line::leaf);
+        assert!(
+            matches!(there, Some(There::Read(leaf, mark)) if Some(leaf) == read && mark == Mark::at(1)),
+            "{there:?}"
+        );
+        assert!(differing(&observed(old.clone()), &known(old.as_ref())).is_none());
+    }
+
+    #[test]
+    fn what_came_went_has_a_writer_or_cannot_be_read_differs() {
+        let there = line("content");
+        let came = differing(&observed(there.clone()), &known(None));
+        assert!(matches!(came, Some(There::Read(..))), "{came:?}");
+        let gone = differing(&observed(None), &known(there.as_ref()));
+        assert!(matches!(gone, Some(There::Unreadable)), "{gone:?}");
+        assert!(differing(&observed(None), &known(None)).is_none());
+        let written = Observed {
+            unsettled: true,
+            ..observed(there.clone())
+        };
+        let written = differing(&written, &known(there.as_ref()));
+        assert!(matches!(written, Some(There::Unsettled)), "{written:?}");
+        let failed = Observed {
+            error: Some("EIO".to_owned()),
+            ..observed(None)
+        };
+        for before in [there.as_ref(), None] {
+            let failed = differing(&failed, &known(before));
+            assert!(matches!(failed, Some(There::Unreadable)), "{failed:?}");
+        }
+    }
+}
