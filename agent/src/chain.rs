@@ -308,3 +308,117 @@ pub enum Standing {
     /// It has what this node does not: the disk was restored, or took no write.
     Behind,
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use attestation::digest::Digest;
+    use attestation::key::Algorithm;
+    use attestation::statement::{AgentFacts, Rung, WatchCoverage};
+    use attestation::time::Timestamp;
+
+    use super::*;
+    use crate::statement::{Report, Seen, compose};
+
+    /// A chain with so many statements that wait.
+    fn chain(statements: usize) -> (tempfile::TempDir, Chain) {
+        let scratch = tempfile::tempdir().unwrap();
+        let spool = Spool::open(scratch.path(), 16 << 20).unwrap();
+        let key = PrivateKey::generate(Algorithm::Ed25519).unwrap();
+        let chain = Chain::new(spool, NodeId::of(&key.public()), key);
+        for _ in 0..statements {
+            sign(&chain);
+        }
+        (scratch, chain)
+    }
+
+    fn sign(chain: &Chain) {
+        let composed = compose(&Report {
+            node: chain.node(),
+            log: "collector.example.org/log",
+            boot: "c2d8e3ae-35b1-4f4c-8b40-9f3c1f5b8d5e",
+            issued: Timestamp::from_micros(1),
+            monotonic: 1,
+            goodbye: false,
+            challenge: None,
+            image: None,
+            tree: Digest::ZERO,
+            entries: 0,
+            seen: Seen {
+                watch: WatchCoverage {
+                    rung: Rung::A,
+                    limits: Vec::new(),
+                    limits_total: None,
+                },
+                since: None,
+                read: None,
+                gaps: &[],
+                unreadable: &BTreeMap::new(),
+                unsettled: Vec::new(),
+                mounts: Digest::ZERO,
+                unexpected: &[],
+            },
+            differences: &[],
+            told: None,
+            own: None,
+            grown: Vec::new(),
+            grown_total: None,
+            touched: &[],
+            touched_total: 0,
+            agent: &AgentFacts::default(),
+        });
+        chain.sign(composed.statement, false).unwrap();
+    }
+
+    fn refused() -> Gap {
+        Gap {
+            from: Timestamp::from_micros(1),
+            to: Some(Timestamp::from_micros(2)),
+            cause: "refused".to_owned(),
+            paths: Vec::new(),
+            paths_total: None,
+        }
+    }
+
+    /// Sequences and gaps of what waits, as it is signed.
+    fn waiting(chain: &Chain) -> Vec<(u64, Vec<Gap>)> {
+        let batch = chain.batch(usize::MAX, usize::MAX).unwrap();
+        let said = batch.iter().map(|outgoing| {
+            let envelope = Envelope::from_json(&outgoing.envelope).unwrap();
+            let said = envelope.peek::<Attestation>().unwrap().predicate;
+            (said.sequence, said.coverage.gaps)
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn what_is_told_again_after_a_refusal_says_that_something_is_missing() {
+        let (_scratch, chain) = chain(3);
+        let gap = refused();
+        let told = chain.reposition(None, false, Some(&gap), 1).unwrap();
+        assert_eq!(told, 2, "but for the refused one");
+        sign(&chain);
+        let expected = [
+            (0, vec![gap.clone()]),
+            (1, vec![gap]),
+            // By then it is told.
+            (2, Vec::new()),
+        ];
+        assert_eq!(waiting(&chain), expected);
+    }
+
+    #[test]
+    fn where_nothing_is_told_again_the_next_statement_says_what_was_refused() {
+        let (_scratch, chain) = chain(1);
+        let gap = refused();
+        assert_eq!(chain.reposition(None, false, Some(&gap), 1).unwrap(), 0);
+        sign(&chain);
+        sign(&chain);
+        assert_eq!(waiting(&chain), [(0, vec![gap]), (1, Vec::new())]);
+    }
+}
