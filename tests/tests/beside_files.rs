@@ -3,9 +3,11 @@
 
 use std::{fs, path::Path};
 
+use attestation::time::Timestamp;
 use pristine_tests::{
     change::{Doer, change},
     disk::{Disk, Kind, Mounted, unmount},
+    evidence::tells_gap,
     left_out_without_root,
     program::tool,
     roots,
@@ -37,6 +39,18 @@ fn told(world: &World, kind: &str, path: &str) -> Value {
 #[track_caller]
 fn by(violation: &Value, doer: &Doer) {
     assert_eq!(violation["actor"]["pid"], doer.pid(), "{violation:#}");
+}
+
+/// A signed gap of this cause, and after it every byte was read. The slow reading of all content would take hours for that.
+#[track_caller]
+fn is_a_gap_and_all_is_read(world: &World, cause: &str) {
+    let (_, gap) = tells_gap(world, "node-1", cause);
+    assert!(gap.paths.is_empty(), "everywhere: {gap:#?}");
+    eventually("everything is read again", LATER, || {
+        let node = world.people.node("node-1")?;
+        let read: Timestamp = node["coverage"]["read"].as_str()?.parse().ok()?;
+        (Some(read) >= gap.to).then_some(())
+    });
 }
 
 /// Linux 6.14 tells of mounts with who made them.
@@ -130,7 +144,35 @@ os.close(fd)"
     by(&told(&world, "touched", &node), &doer);
     let violation = told(&world, "difference", "./etc/marked");
     assert_eq!(violation["fields"], serde_json::json!(["sha256digest"]));
+    is_a_gap_and_all_is_read(&world, "raw-write");
     drop(doer);
+    assert!(agent.stop().success());
+    world.check();
+}
+
+/// What inodes say of when they changed counts for nothing after it.
+#[test]
+#[ignore = "sets the clock of the machine: every agent that runs on it tells of a step"]
+fn a_step_of_the_clock_is_a_gap_and_all_is_read_again() {
+    if left_out_without_root("the machine's clock") {
+        return;
+    }
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    world.image(&root, "base", "1", &[]);
+    let mut agent = world.agent("node-1", &root);
+    world.wait_for_status("node-1", "pristine");
+    // `timex` with ADJ_SETOFFSET and ADJ_NANO: a nanosecond ahead.
+    let step = "t = ctypes.create_string_buffer(208)
+struct.pack_into('I', t, 0, 0x2100)
+struct.pack_into('q', t, 80, 1)
+if C.adjtimex(t) < 0: write(b'../refused', b'')";
+    drop(change(&root, step));
+    if world.path("refused").exists() {
+        eprintln!("left out: the clock may not be set here");
+        return;
+    }
+    is_a_gap_and_all_is_read(&world, "clock");
     assert!(agent.stop().success());
     world.check();
 }
@@ -193,6 +235,10 @@ fn a_file_system_mounted_where_the_scope_names_it_is_watched_and_read() {
 
     let _second = fill();
     world.wait_for_status("node-1", "pristine");
+    // From when it was mounted until it was watched and read.
+    let (_, gap) = tells_gap(&world, "node-1", "mount");
+    let paths: Vec<String> = gap.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(paths, ["./srv"]);
     let doer = change(&root, "write(b'srv/kept', b'changed')");
     by(&told(&world, "difference", "./srv/kept"), &doer);
     drop(doer);
