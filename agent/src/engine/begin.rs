@@ -14,6 +14,7 @@ use attestation::time::Timestamp;
 
 use super::afar::Afar;
 use super::baseline::{Baseline, BaselineError, View};
+use super::candidates;
 use super::gaps::gap;
 use super::group::Group;
 use super::kept::{Known, Source};
@@ -28,8 +29,6 @@ use crate::scan::{Progress, Root, RootError, ScanError, Silence, within_time};
 use crate::status::{BaselineStatus, State};
 use crate::watch::{Watch, WatchError};
 
-/// Images compared with at a time: the assigned one, the one before, and room for a hurried third.
-const CANDIDATES: usize = 4;
 /// After the root could not be looked at.
 const BLIND_RETRY: Duration = Duration::from_secs(30);
 /// Marks on a root that a program or a network serves, or as many of them as it has directories, take so long at most: the
@@ -110,21 +109,14 @@ impl Beginning {
 impl Engine {
     /// Begins the view anew: other images, or the first ones.
     pub(super) fn begin(&mut self) {
-        let Some(mut candidates) = self.wanted.take() else {
+        let Some(allowed) = self.wanted.take() else {
             return;
         };
-        candidates.sort_by_key(|candidate| {
+        let (candidates, others) = candidates::newest(allowed, |candidate| {
             let image = &candidate.reference.statement.predicate;
-            std::cmp::Reverse((image.epoch, image.created))
+            (image.epoch, image.created)
         });
-        if candidates.len() > CANDIDATES {
-            tracing::warn!(
-                allowed = candidates.len(),
-                compared = CANDIDATES,
-                "more images are allowed than are compared with"
-            );
-            candidates.truncate(CANDIDATES);
-        }
+        self.uncompared = others;
         self.beginning = None;
         if candidates.is_empty() {
             self.begin_without_image();

@@ -4,6 +4,7 @@ use attestation::statement::{Gap, Rung, WatchCoverage};
 use attestation::time::Timestamp;
 
 use super::Engine;
+use super::candidates;
 use super::pace::DEADLINE;
 use crate::limits::Pressure;
 
@@ -112,6 +113,7 @@ impl Engine {
             let limit = "more memory is used than allowed: raise `[limits] memory` or the unit's";
             coverage.limits.push(limit.to_owned());
         }
+        coverage.limits.extend(candidates::limit(self.uncompared));
         coverage.limits.extend(self.pins.limit());
         if self.pins_renewed {
             coverage

@@ -6,6 +6,7 @@
 mod afar;
 mod baseline;
 mod begin;
+mod candidates;
 mod gaps;
 mod group;
 mod kept;
@@ -125,6 +126,8 @@ pub struct Engine {
     groups: Vec<Group>,
     /// What to compare with, kept while the root cannot be looked at.
     wanted: Option<Vec<Candidate>>,
+    /// Images that are allowed and not compared with.
+    uncompared: usize,
     blind_until: Option<Instant>,
     /// A view that is being read; until it is, the one that there is counts.
     beginning: Option<Beginning>,
@@ -197,6 +200,7 @@ impl Engine {
             eyes: None,
             groups: Vec::new(),
             wanted: None,
+            uncompared: 0,
             blind_until: None,
             beginning: None,
             viewed: false,

@@ -3,7 +3,9 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use attestation::entry::{FileTime, InodeFlags, Xattr, XattrValue, is_recorded_xattr};
+use attestation::entry::{
+    FileTime, InodeFlags, NAMED_XATTRS, Xattr, XattrValue, is_recorded_xattr,
+};
 use attestation::scope::Decision;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -117,6 +119,24 @@ pub(super) enum Object<'o> {
     Path(BorrowedFd<'o>),
 }
 
+/// Why an object's attributes are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unlisted {
+    pub(super) errno: Errno,
+    /// Those of [`NAMED_XATTRS`] that it has, where the list of names was refused: whoever sets 20,000 others must not hide a capability
+    /// behind them.
+    pub(super) named: Vec<Xattr>,
+}
+
+impl From<Errno> for Unlisted {
+    fn from(errno: Errno) -> Self {
+        Self {
+            errno,
+            named: Vec::new(),
+        }
+    }
+}
+
 impl XattrReader {
     pub(super) fn new() -> Self {
         Self {
@@ -126,7 +146,7 @@ impl XattrReader {
     }
 
     /// The recorded attributes, sorted by raw name. An object without any costs one call.
-    pub(super) fn read(&mut self, object: Object<'_>) -> Result<Vec<Xattr>, Errno> {
+    pub(super) fn read(&mut self, object: Object<'_>) -> Result<Vec<Xattr>, Unlisted> {
         let proc_path = match object {
             Object::Open(_) => None,
             Object::Path(fd) => {
@@ -134,42 +154,55 @@ impl XattrReader {
                 Some(CString::new(path).map_err(|_| Errno::INVAL)?)
             }
         };
-        let listed = fitting(&mut self.list, |room| match (object, &proc_path) {
+        let proc_path = proc_path.as_deref();
+        let listed = fitting(&mut self.list, |room| match (object, proc_path) {
             (Object::Path(_), Some(path)) => rustix::fs::listxattr(path, room),
             (Object::Open(fd) | Object::Path(fd), _) => rustix::fs::flistxattr(fd, room),
         });
+        let value = &mut self.value;
         let length = match listed {
             Ok(length) => length,
             Err(Errno::OPNOTSUPP) => 0,
-            Err(errno) => return Err(errno),
+            Err(errno) => {
+                let named = NAMED_XATTRS
+                    .into_iter()
+                    .filter_map(|name| read_value(value, object, proc_path, name).ok()?)
+                    .collect();
+                return Err(Unlisted { errno, named });
+            }
         };
-        if length == 0 {
-            return Ok(Vec::new());
-        }
         let mut found = Vec::new();
         for name in self.list[..length].split_inclusive(|byte| *byte == 0) {
             let Ok(name) = CStr::from_bytes_with_nul(name) else {
                 continue;
             };
-            if !is_recorded_xattr(name.to_bytes()) {
-                continue;
-            }
-            let value = fitting(&mut self.value, |room| match (object, &proc_path) {
-                (Object::Path(_), Some(path)) => rustix::fs::getxattr(path, name, room),
-                (Object::Open(fd) | Object::Path(fd), _) => rustix::fs::fgetxattr(fd, name, room),
-            });
-            match value {
-                Ok(size) => found.push(Xattr {
-                    name: name.to_bytes().to_vec(),
-                    value: XattrValue::of(&self.value[..size]),
-                }),
-                // Gone between the list and the value: what `statx` says afterwards tells of it.
-                Err(Errno::NODATA) => {}
-                Err(errno) => return Err(errno),
+            if is_recorded_xattr(name.to_bytes()) {
+                found.extend(read_value(value, object, proc_path, name)?);
             }
         }
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(found)
+    }
+}
+
+/// An attribute, or nothing where there is none (any more: what `statx` says afterwards tells of that).
+fn read_value(
+    room: &mut [u8],
+    object: Object<'_>,
+    proc_path: Option<&CStr>,
+    name: &CStr,
+) -> Result<Option<Xattr>, Errno> {
+    let read = fitting(room, |room| match (object, proc_path) {
+        (Object::Path(_), Some(path)) => rustix::fs::getxattr(path, name, room),
+        (Object::Open(fd) | Object::Path(fd), _) => rustix::fs::fgetxattr(fd, name, room),
+    });
+    match read {
+        Ok(size) => Ok(Some(Xattr {
+            name: name.to_bytes().to_vec(),
+            value: XattrValue::of(&room[..size]),
+        })),
+        Err(Errno::NODATA) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -255,7 +255,9 @@ fn look(
         }
         from => (hash_on(file, &before, nothing_yet(), size)?, from.is_none()),
     };
-    let xattrs = XattrReader::new().read(Object::Open(file.as_fd()))?;
+    let xattrs = XattrReader::new()
+        .read(Object::Open(file.as_fd()))
+        .map_err(|unlisted| unlisted.errno)?;
     let after = attributes::stat(file.as_fd())?;
     if after.stx_nlink == 0 {
         return Ok(Look::Gone);

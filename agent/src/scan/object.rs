@@ -14,7 +14,7 @@ pub(super) use self::finished::unreadable_errno;
 use self::finished::{finish, unreadable};
 pub use self::hearer::Hearer;
 use self::hearer::Hearing;
-use super::attributes::{self, Object, XattrReader};
+use super::attributes::{self, Object, Unlisted, XattrReader};
 use super::content::{self, Buffer, ContentError, Source};
 use super::links::handle_key;
 use super::root::Filesystem;
@@ -77,7 +77,7 @@ enum Look {
 /// Why a look has no result.
 enum Trouble {
     Kernel(Errno),
-    Attributes(Errno),
+    Attributes(Unlisted),
     Stopped,
 }
 

@@ -59,6 +59,8 @@ struct Shared {
     ended: AtomicBool,
     /// What cannot be looked at for as long as this watch lasts.
     standing: Vec<String>,
+    /// Not every mount namespace could be looked into the last time.
+    namespaces_left: AtomicBool,
     /// What the test writes say at the moment.
     nests: Mutex<Vec<String>>,
     /// Every test write of a round came back, or none could be made.
@@ -99,6 +101,7 @@ impl Lookout {
             bell: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             ended: AtomicBool::new(false),
             standing,
+            namespaces_left: AtomicBool::new(false),
             nests: Mutex::default(),
             heard: AtomicBool::new(false),
         });
@@ -142,7 +145,11 @@ impl Lookout {
             .nests
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        [&self.shared.standing[..], &nests[..]].concat()
+        let mut limits = [&self.shared.standing[..], &nests[..]].concat();
+        if self.shared.namespaces_left.load(Ordering::Acquire) {
+            limits.push("not every mount namespace could be looked into".to_owned());
+        }
+        limits
     }
 
     /// Whether the newest test writes came back, where any could be made.
@@ -383,9 +390,9 @@ impl Thread {
 
     fn look_into_namespaces(&mut self) {
         let looked = namespaces::look(self.root.path());
-        if looked.more {
-            tracing::warn!("not every mount namespace could be looked into");
-        }
+        self.shared
+            .namespaces_left
+            .store(looked.more, Ordering::Release);
         self.observer.begin();
         let mut foreign = Vec::new();
         for found in looked.foreign {

@@ -7,6 +7,8 @@ mod fields;
 mod line;
 mod parse;
 
+use std::ffi::CStr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -154,17 +156,18 @@ impl XattrValue {
     }
 }
 
+/// The recorded attributes that are known by name, in the order of an entry (FORMATS.md 1).
+pub const NAMED_XATTRS: [&CStr; 5] = [
+    c"security.capability",
+    c"security.ima",
+    c"security.selinux",
+    c"system.posix_acl_access",
+    c"system.posix_acl_default",
+];
+
 /// Whether an attribute of this name is recorded.
 pub fn is_recorded_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
-        || matches!(
-            name,
-            b"security.capability"
-                | b"security.selinux"
-                | b"security.ima"
-                | b"system.posix_acl_access"
-                | b"system.posix_acl_default"
-        )
+    name.starts_with(b"user.") || NAMED_XATTRS.iter().any(|known| known.to_bytes() == name)
 }
 
 /// Why an entry has no line.
@@ -323,6 +326,13 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: impl itoa::Integer) {
 }
 
 impl Xattr {
+    /// The word that stands for it in an entry's line.
+    pub fn word(&self) -> String {
+        let mut word = Vec::new();
+        self.write(&mut word);
+        String::from_utf8_lossy(word.trim_ascii_start()).into_owned()
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b" xattr.");
         encode_into(&self.name, out);

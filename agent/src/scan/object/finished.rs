@@ -7,6 +7,7 @@ use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use super::Trouble;
+use crate::scan::attributes::Unlisted;
 use crate::scan::{Reading, attributes};
 
 /// Longest entry line in bytes.
@@ -68,10 +69,21 @@ pub(super) fn unreadable(trouble: &Trouble) -> Reading {
         Trouble::Kernel(Errno::NOENT) => return Reading::Absent,
         Trouble::Kernel(Errno::XDEV) => "mount".to_owned(),
         Trouble::Kernel(errno) => std::io::Error::from(*errno).to_string(),
-        Trouble::Attributes(errno) => {
-            format!("extended attributes: {}", std::io::Error::from(*errno))
-        }
+        Trouble::Attributes(unlisted) => unlisted_in_words(unlisted),
         Trouble::Stopped => "stopped".to_owned(),
     };
     Reading::Unreadable { error }
+}
+
+/// The values are as in an entry's line; there are at most five, of some 1,400 bytes.
+fn unlisted_in_words(Unlisted { errno, named }: &Unlisted) -> String {
+    let error = std::io::Error::from(*errno);
+    if named.is_empty() {
+        return format!("extended attributes: {error}");
+    }
+    let words: Vec<String> = named.iter().map(Xattr::word).collect();
+    format!(
+        "extended attributes: {error}; read by name: {}",
+        words.join(" ")
+    )
 }
