@@ -43,6 +43,7 @@ fn a_machine_joins_is_watched_rebooted_stopped_and_killed() {
     assert_eq!(world.people.violations("all"), Vec::<Value>::new());
     is_kept_by_systemd(&machine);
     is_told_who(&world, &machine);
+    is_told_of_a_mount(&world, &machine);
 
     let violations = world.people.violations("all").len();
     machine.reboot();
@@ -94,6 +95,10 @@ fn is_kept_by_systemd(machine: &Machine) {
     ] {
         assert!(!journal.out.contains(wrong), "{wrong}:\n{}", journal.out);
     }
+    // It has the journal's fields, or what is looked for next could not be there.
+    machine
+        .ssh("sudo journalctl --no-pager -o verbose -u pristine-agent | grep -q PRISTINE_TARGET=")
+        .exits(0);
     // Every wall of the network process stands, as far as this kernel has it: Linux 6.1 has an older Landlock.
     machine
         .ssh(
@@ -125,6 +130,25 @@ fn is_told_who(world: &World, machine: &Machine) {
     machine
         .ssh("sudo cp -a /run/sshd_config.kept /etc/ssh/sshd_config && sudo rm /run/sshd_config.kept")
         .exits(0);
+    world.is_resolved(&opened, SLOWLY);
+    becomes(world, "pristine");
+}
+
+/// Linux 6.1 has no events of mounts: the mount table is polled.
+fn is_told_of_a_mount(world: &World, machine: &Machine) {
+    let node = world.people.node(NAME).expect("the node");
+    let limits = node["coverage"]["watch"]["limits"].to_string();
+    assert!(
+        limits.contains("who mounts something is not told"),
+        "{limits}"
+    );
+    machine
+        .ssh("sudo mount -t tmpfs tmpfs /usr/local/games")
+        .exits(0);
+    let opened = eventually("the mount is a violation", SLOWLY, || {
+        world.people.open("mount", "./usr/local/games")
+    });
+    machine.ssh("sudo umount /usr/local/games").exits(0);
     world.is_resolved(&opened, SLOWLY);
     becomes(world, "pristine");
 }
