@@ -418,6 +418,8 @@ mod tests {
         ledger.ran(3, 11, at(2), image(7), Some("ls -l".into()));
         let told = ledger.tell(10_000);
         assert_eq!(told.sessions[0].commands[0].exe, "/bin/7");
+        let arguments = told.sessions[0].commands[0].arguments.as_deref();
+        assert_eq!(arguments, Some("ls -l"));
         assert_eq!(told.sessions[0].from.as_deref(), Some("192.0.2.1"));
         // What happens before the statement is kept is told in the next one.
         ledger.left(3, 11, at(3), Some(0x100));

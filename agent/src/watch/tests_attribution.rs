@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use attestation::statement::{Actor, Confidence, Session};
+use attestation::statement::{Actor, Confidence, Session, SessionCommand};
 use tempfile::TempDir;
 
 use super::*;
@@ -335,12 +335,49 @@ fn a_session_has_its_commands_and_how_they_ended() {
         .collect();
     assert!(commands.iter().all(|command| command.exit == Some(0)));
     assert!(commands.is_sorted_by_key(|command| command.at));
-    // Half of the command lines of processes that live this short are gone when they are asked for.
-    println!(
-        "arguments of {} of 4 commands",
-        commands
-            .iter()
-            .filter(|command| command.arguments.is_some())
-            .count()
-    );
+}
+
+/// A command of a login that lives until it was told, and the command line that it has.
+fn living_command(arguments: bool) -> Option<(SessionCommand, String)> {
+    let stage = Stage::new(Attribution::new(false, Collect::Commands, arguments))?;
+    // Whoever opens a pipe to write waits until somebody reads.
+    let pipe = stage.dir.path().join("root/out/0");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let program = stage.bin("dynamic");
+    let mut login = stage.writers(0, "", 0..1, std::slice::from_ref(&program));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut found = None;
+    while found.is_none() && Instant::now() < deadline {
+        drop(stage.watch.take(Duration::from_millis(10)));
+        let told = stage.attribution.tell(100_000, |_| None).sessions;
+        let mut commands = told.into_iter().flat_map(|session| session.commands);
+        found = commands.find(|command| command.exe == program);
+    }
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let reader = rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).unwrap();
+    assert!(login.wait().unwrap().success());
+    drop(reader);
+    let line = format!("{program} {}", pipe.display());
+    Some((found.unwrap(), line))
+}
+
+#[test]
+fn the_arguments_of_a_sessions_commands_are_told_only_where_they_are_asked_for() {
+    if no_logins() {
+        return;
+    }
+    for asked in [true, false] {
+        let Some((command, line)) = living_command(asked) else {
+            return;
+        };
+        assert_eq!(command.exit, None, "it lived when it was told");
+        assert_eq!(command.arguments, asked.then_some(line));
+    }
 }
