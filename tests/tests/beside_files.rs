@@ -114,7 +114,7 @@ fn a_raw_write_to_the_device_below_is_told_with_its_writer_though_the_page_cache
     .expect("a file");
     tool("sync", [Path::new("-f"), &root]);
     world.image(&root, "base", "1", &[]);
-    let mut agent = world.agent("node-1", &root);
+    let mut agent = world.agent_with("node-1", &root, "cmdline = false\n");
     world.wait_for_status("node-1", "pristine");
 
     let device = disk.device();
@@ -141,7 +141,9 @@ os.close(fd)"
         "the page cache has the old bytes"
     );
     let node = format!(".{}", device.display());
-    by(&told(&world, "touched", &node), &doer);
+    let touched = told(&world, "touched", &node);
+    by(&touched, &doer);
+    assert!(touched["actor"]["cmdline"].is_null(), "{touched:#}");
     let violation = told(&world, "difference", "./etc/marked");
     assert_eq!(violation["fields"], serde_json::json!(["sha256digest"]));
     is_a_gap_and_all_is_read(&world, "raw-write");

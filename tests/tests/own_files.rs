@@ -93,13 +93,15 @@ os.rename(new, at(b'usr/bin/pristine-agent'))",
         let doer = change(&root, &format!("again(b'{UNIT}', b'#')"));
         let told = content(&format!("./{UNIT}")).in_the_api(&world, BY_EVENT, Some(&doer));
         is_of(&told, "sealed", "critical");
+        assert!(told["actor"]["cmdline"].is_string(), "{told:#}");
     });
     rows.row(
         "its configuration: told, and named by every statement from when it holds",
         || {
             let doer = change(
                 &root,
-                &format!("write(b'{CONFIG}', b'cmdline = false\\n', os.O_WRONLY | os.O_APPEND)"),
+                // With arguments of sessions command lines are still known, and not told of whoever changes something.
+                &format!("write(b'{CONFIG}', b'cmdline = false\\narguments = true\\n', os.O_WRONLY | os.O_APPEND)"),
             );
             let told = longer(&format!("./{CONFIG}")).in_the_api(&world, BY_EVENT, Some(&doer));
             is_of(&told, "local", "critical");
@@ -125,6 +127,7 @@ os.rename(new, at(b'usr/bin/pristine-agent'))",
         );
         let told = longer(&format!("./{path}")).in_the_api(&world, BY_EVENT, Some(&doer));
         assert_eq!(told["expect"], "local", "{told:#}");
+        assert!(told["actor"]["cmdline"].is_null(), "{told:#}");
         fs::write(&key, before).expect("the key");
         world.is_resolved(&told, BY_EVENT);
     });
