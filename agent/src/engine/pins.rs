@@ -80,6 +80,17 @@ fn glance(tracked: &Tracked, there: Option<&Surveyed>) -> Glance {
     }
 }
 
+/// How much is read of a growing file that was written.
+fn extent_of(tracked: &Tracked) -> Extent {
+    let tail = tracked.tail.as_ref();
+    let large = tail.is_some_and(|tail| tail.size() > SMALL);
+    if large && tracked.found == tracked.pin {
+        Extent::Added
+    } else {
+        Extent::Whole
+    }
+}
+
 /// Reads a path: a growing file from where it ended before, anything else whole.
 pub(super) fn see(
     root: &Root,
@@ -204,12 +215,8 @@ impl Engine {
                 continue;
             };
             let tracked = self.pins.get(&path);
-            let as_pinned = tracked.is_some_and(|tracked| tracked.found == tracked.pin);
             let tail = tracked.and_then(|tracked| tracked.tail.as_ref());
-            let extent = match tail {
-                Some(tail) if tail.size() > SMALL && as_pinned => Extent::Added,
-                _ => Extent::Whole,
-            };
+            let extent = tracked.map_or(Extent::Whole, extent_of);
             let seen = see(&eyes.root, &path, decision, tail, extent);
             let told = Told {
                 actor: None,
@@ -323,24 +330,51 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_a_longer_file_waits_for_the_heartbeat() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("log"), b"one\n").unwrap();
-        let root = Root::open(folder.path(), &attestation::scope::Scope::sealed_all()).unwrap();
-        let decision = Decision {
-            expect: Expect::Growing,
-            time: false,
-        };
+    const GROWING: Decision = Decision {
+        expect: Expect::Growing,
+        time: false,
+    };
+
+    /// A log as it is followed from when it was first read.
+    fn followed(folder: &std::path::Path, content: &[u8]) -> (Root, ImagePath, Tracked) {
+        std::fs::write(folder.join("log"), content).unwrap();
+        let root = Root::open(folder, &Scope::sealed_all()).unwrap();
         let path: ImagePath = "./log".parse().unwrap();
         let mut board = PinBoard::default();
-        let seen = see(&root, &path, decision, None, Extent::Whole);
+        let seen = see(&root, &path, GROWING, None, Extent::Whole);
         let told = Told {
             actor: None,
             at: clock::now(),
         };
-        board.observe(&path, decision, seen, true, told);
-        let mut tracked = board.get(&path).unwrap().clone();
+        board.observe(&path, GROWING, seen, true, told);
+        let tracked = board.get(&path).unwrap().clone();
+        (root, path, tracked)
+    }
+
+    #[test]
+    fn of_a_large_log_what_was_added_is_read_and_a_small_one_is_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = vec![b'a'; usize::try_from(SMALL).unwrap()];
+        let (.., tracked) = followed(folder.path(), &small);
+        assert_eq!(extent_of(&tracked), Extent::Whole);
+        let large = [&small[..], b"a"].concat();
+        let (root, path, mut tracked) = followed(folder.path(), &large);
+        assert_eq!(extent_of(&tracked), Extent::Added);
+        // Another old byte would give another digest, were it read.
+        let longer = [&b"b"[..], &large[1..], b"more"].concat();
+        std::fs::write(folder.path().join("log"), longer).unwrap();
+        let tail = tracked.tail.as_ref();
+        let seen = see(&root, &path, GROWING, tail, extent_of(&tracked));
+        let read = Digest::of(&[&large[..], b"more"].concat());
+        assert_eq!(seen.tail.unwrap().digest(), read);
+        tracked.pin = None;
+        assert_eq!(extent_of(&tracked), Extent::Whole, "it is not as pinned");
+    }
+
+    #[test]
+    fn only_a_longer_file_waits_for_the_heartbeat() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, _, mut tracked) = followed(folder.path(), b"one\n");
         let found = tracked.found.as_ref().unwrap().entry();
         let of = |size, ctime, mode| {
             let mut there = surveyed(size, ctime, mode);

@@ -377,10 +377,13 @@ mod tests {
     }
 
     #[test]
-    fn an_old_byte_that_changed_is_found_by_reading_it() {
+    fn an_old_byte_that_changed_is_found_by_reading_it_and_not_where_only_what_was_added_is_read() {
         let world = World::new(b"one\n");
         let tail = world.read(None, Extent::Whole).tail.unwrap();
         std::fs::write(world.folder.path().join("log"), b"0ne\ntwo\n").unwrap();
+        let added = world.read(Some(&tail), Extent::Added);
+        assert!(added.kept);
+        assert_eq!(added.tail.unwrap().digest(), Digest::of(b"one\ntwo\n"));
         let read = world.read(Some(&tail), Extent::Whole);
         assert!(!read.kept);
         assert_eq!(read.tail.unwrap().digest(), Digest::of(b"0ne\ntwo\n"));
