@@ -347,4 +347,6 @@ mod tests_attribution;
 #[cfg(test)]
 mod tests_beside;
 #[cfg(test)]
+mod tests_devices;
+#[cfg(test)]
 mod tests_ladder;
