@@ -10,6 +10,7 @@ pub mod cost;
 pub mod disk;
 pub mod evidence;
 pub mod machine;
+pub mod manager;
 pub mod model;
 pub mod node;
 pub mod off;

@@ -1,15 +1,12 @@
 //! The daemon: its network process, what it gives up, what it tells the service manager, and what `check` finds.
 
-use std::{
-    fs,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt, net::UnixDatagram},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use pristine_tests::{
     agent::Agent,
+    collector::Options,
     left_out_without_root,
+    manager::Manager,
     program::Said,
     roots,
     wait::{LATER, SOON, eventually},
@@ -129,38 +126,28 @@ fn a_network_process_that_is_killed_comes_back_and_nothing_is_lost() {
     world.check();
 }
 
-/// What the service manager hears next, within a while.
-fn heard(manager: &UnixDatagram) -> String {
-    let mut buffer = [0; 1024];
-    loop {
-        let length = manager.recv(&mut buffer).expect("word from the agent");
-        let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        if !said.starts_with("WATCHDOG") {
-            return said;
-        }
-    }
-}
-
 #[test]
-fn a_service_manager_hears_of_readiness_reloads_and_the_end() {
-    let world = World::start();
+fn a_service_manager_hears_of_readiness_life_reloads_and_the_end() {
+    // No heartbeat comes by itself: what wakes the agent is what it owes to the service manager, and then its own interval.
+    let world = World::with(&Options {
+        interval: 600,
+        ..Options::default()
+    });
     let root = roots::small(&world.path("root"));
     world.image(&root, "base", "1.0", &[]);
     let folder = world.path("web-1");
     let door = world.collector.doors.agents.clone();
     let mut agent = Agent::configured(&folder, "web-1", &root, &door, "");
     agent.enroll(&world.join_token()).exits(0);
-    let socket = world.path("notify");
-    let manager = UnixDatagram::bind(&socket).expect("a socket");
-    manager
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .expect("a timeout");
-    agent.begin_with(&[
-        ("NOTIFY_SOCKET", socket.as_os_str()),
-        ("WATCHDOG_USEC", std::ffi::OsStr::from_bytes(b"10000000")),
-    ]);
-    assert_eq!(heard(&manager), "READY=1");
+    // A sign of life is due four times as often as it is waited for.
+    let manager = Manager::listening(&world.path("notify"), Duration::from_secs(4));
+    agent.begin_with(&manager.environment());
+    assert_eq!(manager.hears(), "READY=1");
     world.wait_for_status("web-1", "pristine");
+    drop(manager.heard());
+    for _ in 0..3 {
+        assert!(manager.hears_life());
+    }
     let before = agent.status().expect("a status");
 
     // What can change does, without a goodbye; what is wrong is told and not taken.
@@ -168,29 +155,30 @@ fn a_service_manager_hears_of_readiness_reloads_and_the_end() {
     let right = format!("{config}interval = 1\ncmdline = false\n");
     fs::write(agent.config(), &right).expect("a write");
     agent.signal(Signal::HUP);
-    let reloading = heard(&manager);
+    let reloading = manager.hears();
     assert!(
         reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
         "{reloading:?}"
     );
-    assert_eq!(heard(&manager), "READY=1");
+    assert_eq!(manager.hears(), "READY=1");
     fs::write(agent.config(), format!("{config}intervall = 1\n")).expect("a write");
     agent.signal(Signal::HUP);
-    assert!(heard(&manager).starts_with("RELOADING=1"));
-    assert_eq!(heard(&manager), "READY=1");
+    assert!(manager.hears().starts_with("RELOADING=1"));
+    assert_eq!(manager.hears(), "READY=1");
     // What asks for the status reads the file too.
     fs::write(agent.config(), &right).expect("a write");
     let sequence = |status: &Value| status["sequence"].as_u64().unwrap_or(0);
-    let after = eventually("heartbeats go on", SOON, || {
+    // More than the reload itself makes the agent say.
+    let after = eventually("heartbeats come each second", SOON, || {
         let after = agent.status()?;
-        (sequence(&after) > sequence(&before) + 2).then_some(after)
+        (sequence(&after) > sequence(&before) + 5).then_some(after)
     });
     assert_eq!(after["pid"], before["pid"]);
     assert_eq!(after["since"], before["since"], "the watch had no break");
     assert_eq!(world.people.violations("all"), Vec::<Value>::new());
 
     assert!(agent.stop().success());
-    assert_eq!(heard(&manager), "STOPPING=1");
+    assert_eq!(manager.hears(), "STOPPING=1");
     world.wait_for_status("web-1", "stopped");
     world.check();
 }
