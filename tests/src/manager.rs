@@ -50,7 +50,7 @@ impl Manager {
     pub fn environment(&self) -> [(&'static str, &OsStr); 2] {
         [
             ("NOTIFY_SOCKET", self.socket.as_os_str()),
-            ("WATCHDOG_USEC", &self.micros),
+            ("WATCHDOG_USEC", self.micros.as_os_str()),
         ]
     }
 

@@ -1,6 +1,6 @@
 //! The daemon: its network process, what it gives up, what it tells the service manager, and what `check` finds.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use pristine_tests::{
     agent::Agent,
@@ -22,6 +22,17 @@ fn held(pid: u64, field: &str) -> String {
     line.map_or_else(String::new, |rest| {
         rest.trim_start_matches(':').trim().to_owned()
     })
+}
+
+/// How a thread of this name is weighed, once it is there: `nice`, and the class of its I/O as `ionice` says it.
+fn weight(pid: u64, name: &str) -> Option<(i64, String)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let stat = threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+        .find(|stat| stat.contains(&format!("({name})")))?;
+    let fields: Vec<_> = stat.split_whitespace().collect();
+    let class = Said::by(Command::new("ionice").args(["-p", fields[0]])).out;
+    Some((fields[18].parse().ok()?, class.trim().to_owned()))
 }
 
 /// The network process once it is ready, by `status`.
@@ -79,6 +90,10 @@ fn the_network_is_a_process_without_rights_and_the_agent_holds_what_it_needs() {
             "capability {bit} of the bounding set"
         );
     }
+    let idle = (19, "idle".to_owned());
+    eventually("what reads content again gives way", SOON, || {
+        (weight(own, "reread")? == idle).then_some(())
+    });
     let limits = fs::read_to_string(format!("/proc/{own}/limits")).expect("limits");
     let core = limits.lines().find(|line| line.starts_with("Max core"));
     assert!(core.is_some_and(|line| line.split_whitespace().nth(4) == Some("0")));

@@ -25,3 +25,26 @@ pub fn give_way() -> io::Result<()> {
     }
     result
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_gives_way_has_the_lowest_weight_and_the_idle_class() {
+        let given_way = std::thread::spawn(|| {
+            give_way().unwrap();
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // What follows the name, which may hold anything.
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            let nice = fields.split_whitespace().nth(16).map(str::to_owned);
+            // SAFETY: the call takes two integers; 0 means the calling thread.
+            let class = unsafe { libc::syscall(libc::SYS_ioprio_get, ONE_THREAD, 0) };
+            (nice.unwrap(), class)
+        });
+        let (nice, class) = given_way.join().unwrap();
+        assert_eq!(nice, NICEST.to_string());
+        assert_eq!(class, libc::c_long::from(IDLE));
+    }
+}
