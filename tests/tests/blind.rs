@@ -8,7 +8,9 @@ use pristine_tests::{
     agent::Agent,
     attested::becomes_attested,
     change::{Doer, change, hold},
-    left_out_without_root, roots,
+    left_out_without_root,
+    manager::Manager,
+    roots,
     rows::Rows,
     sighting::{added, content},
     wait::{BY_EVENT, LATER, SOON, eventually},
@@ -23,6 +25,9 @@ const SCOPE: &str = r#"[{"match": "ignored/**", "expect": "ignored"}]"#;
 const KERNEL: &str = "/proc/sys/fs/inotify/max_queued_events";
 /// Places that the agent keeps between two looks, and some.
 const PLACES: usize = 262_144 + 20_000;
+
+/// How long a service manager waits for a sign of life.
+const WATCHDOG: Duration = Duration::from_secs(4);
 
 /// Another content and the old one again, times included: only the inode tells.
 const PUT_BACK: &str = "
@@ -178,16 +183,22 @@ fn stopped_as_a_whole(rows: &mut Rows, ground: &Ground) {
 }
 
 /// The engine gets no time, and the reader does: what it keeps is bounded.
-fn engine_held(rows: &mut Rows, ground: &Ground) {
+fn engine_held(rows: &mut Rows, ground: &Ground, manager: &Manager) {
     rows.row(
-        "its engine held: a gap, and what was put back is touched",
+        "its engine held: no sign of life, a gap, and what was put back is touched",
         || {
             let held = ground.holds("engine");
+            drop(manager.heard());
+            assert!(!manager.hears_life(), "others do not speak for it");
             drop(ground.does(&format!("storm(b'ignored', {PLACES})")));
             ground.reader_rests();
             drop(ground.does("put_back(b'usr/bin/tool-02'); again(b'usr/bin/tool-03', b'X')"));
             ground.reader_rests();
+            assert_eq!(manager.heard(), [""; 0]);
             drop(held);
+            eventually("it lives again", SOON, || {
+                manager.hears_life().then_some(())
+            });
             let gap = ground.tells_gap("overflow", LATER);
             content("./usr/bin/tool-03").in_the_api(&ground.world, LATER, None);
             ground.is_healed(&gap, "./usr/bin/tool-02");
@@ -250,10 +261,18 @@ fn what_the_agent_could_not_see_is_a_gap_and_is_looked_for() {
     if left_out_without_root("an agent that is kept from seeing") {
         return;
     }
-    let mut ground = Ground::prepared(|world, root| world.agent("web-1", root));
+    let mut manager = None;
+    let mut ground = Ground::prepared(|world, root| {
+        let mut agent = world.joined("web-1", root, "");
+        let listening = Manager::listening(&world.path("notify"), WATCHDOG);
+        agent.begin_with(&listening.environment());
+        manager = Some(listening);
+        agent
+    });
+    let manager = manager.expect("a service manager");
     let mut rows = Rows::of("kept from seeing");
     stopped_as_a_whole(&mut rows, &ground);
-    engine_held(&mut rows, &ground);
+    engine_held(&mut rows, &ground, &manager);
     reader_held(&mut rows, &ground);
     short_of_memory(&mut rows, &ground);
     rows.row("and after all that it sees", || {
