@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::chain::ChainState;
 use crate::transport::Transport;
 use crate::transport::child::ChildStatus;
 use crate::watch::Attributed;
@@ -128,6 +129,16 @@ pub struct SpoolStatus {
     pub bytes: u64,
     /// Why the disk takes no write.
     pub failing: Option<String>,
+}
+
+impl From<ChainState> for SpoolStatus {
+    fn from(state: ChainState) -> Self {
+        Self {
+            waiting: state.waiting,
+            bytes: state.waiting_bytes,
+            failing: state.failing,
+        }
+    }
 }
 
 /// The connection.

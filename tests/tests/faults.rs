@@ -379,6 +379,8 @@ fn what_happened_while_the_collector_was_away_is_told_when_it_is_back() {
         n = if n < 39 { n + 1 } else { 3 };
         thread::sleep(away / 20);
     }
+    let spool = agent.status().expect("a status")["spool"].clone();
+    assert!(spool["waiting"].as_u64() > Some(1), "{spool}");
     agent.kill();
     agent.begin();
     world.collector.begin();

@@ -224,8 +224,10 @@ impl Engine {
             bytes = signed.bytes,
             "attested"
         );
+        let waits = self.parts.chain.state();
         self.parts.board.update(|status| {
             status.sequence = signed.sequence + 1;
+            status.spool = waits.into();
             status.differences = differences;
             status.coverage = Some(self.coverage());
             status.attribution = self.eyes.as_ref().map(|eyes| eyes.watch.attributed());

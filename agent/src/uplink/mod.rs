@@ -322,9 +322,7 @@ impl Uplink {
         self.parts.board.update(|status| {
             status.collector.last_contact = Some(clock::now());
             status.collector.error = None;
-            status.spool.waiting = state.waiting;
-            status.spool.bytes = state.waiting_bytes;
-            status.spool.failing = state.failing;
+            status.spool = state.into();
         });
         let interval = Duration::from_secs(interval.max(1));
         if interval != Duration::from_secs(self.parts.identity.interval) {
