@@ -156,7 +156,7 @@ impl XattrValue {
     }
 }
 
-/// The recorded attributes that are known by name, in the order of an entry (FORMATS.md 1).
+/// The recorded attributes that are known by name, in the order of an entry (FORMATS.md section 2).
 pub const NAMED_XATTRS: [&CStr; 5] = [
     c"security.capability",
     c"security.ima",
