@@ -23,12 +23,7 @@ use serde_json::Value;
 
 #[test]
 fn a_restart_reads_only_what_changed() {
-    let world = World::start();
-    let root = roots::small(&world.path("root"));
-    settle(&root);
-    world.image(&root, "base", "1.0", &[]);
-    let mut agent = world.agent("web-1", &root);
-    world.wait_for_status("web-1", "pristine");
+    let (world, root, mut agent) = watched();
     let first = baseline(&agent);
     assert_eq!(first["known"], 0);
     assert!(first["bytes"].as_u64().expect("bytes") > 10_000);
@@ -96,12 +91,7 @@ fn what_was_read_is_taken_in_at_once_though_the_next_heartbeat_is_far() {
 
 #[test]
 fn a_damaged_index_is_told_and_everything_is_read() {
-    let world = World::start();
-    let root = roots::small(&world.path("root"));
-    settle(&root);
-    world.image(&root, "base", "1.0", &[]);
-    let mut agent = world.agent("web-1", &root);
-    world.wait_for_status("web-1", "pristine");
+    let (world, root, mut agent) = watched();
     let first = baseline(&agent);
     agent.stop();
     let index = index(&agent).expect("an index");
@@ -135,12 +125,7 @@ fn a_store_through_a_mapping_while_the_agent_is_down_is_found() {
     if left_out_without_root("files are asked for their writers") {
         return;
     }
-    let world = World::start();
-    let root = roots::small(&world.path("root"));
-    settle(&root);
-    world.image(&root, "base", "1.0", &[]);
-    let mut agent = world.agent("web-1", &root);
-    world.wait_for_status("web-1", "pristine");
+    let (world, root, mut agent) = watched();
     agent.stop();
     // The same byte again makes the page dirty, and another one is stored when the process ends.
     let writer = change(
@@ -223,12 +208,7 @@ fn what_was_written_below_the_file_system_while_the_agent_is_down_is_found_by_re
 /// From its last word on nobody looked, and there was no goodbye: what was put back meanwhile only its inode tells.
 #[test]
 fn a_kill_leaves_a_gap_and_what_was_put_back_meanwhile_is_touched() {
-    let world = World::start();
-    let root = roots::small(&world.path("root"));
-    settle(&root);
-    world.image(&root, "base", "1.0", &[]);
-    let mut agent = world.agent("web-1", &root);
-    world.wait_for_status("web-1", "pristine");
+    let (world, root, mut agent) = watched();
     agent.kill();
     put_back(&root.join("usr/bin/tool-07"));
     agent.begin();
@@ -264,12 +244,7 @@ fn a_kill_leaves_a_gap_and_what_was_put_back_meanwhile_is_touched() {
 
 #[test]
 fn after_a_goodbye_and_no_change_there_is_no_gap() {
-    let world = World::start();
-    let root = roots::small(&world.path("root"));
-    settle(&root);
-    world.image(&root, "base", "1.0", &[]);
-    let mut agent = world.agent("web-1", &root);
-    world.wait_for_status("web-1", "pristine");
+    let (world, _, mut agent) = watched();
     assert!(agent.stop().success());
     agent.begin();
     // The collector makes no violation of an announced gap: what the node signed counts.
@@ -282,6 +257,17 @@ fn after_a_goodbye_and_no_change_there_is_no_gap() {
     assert!(said.coverage.gaps.is_empty(), "{said:#?}");
     assert!(said.touched.is_empty(), "{said:#?}");
     world.check();
+}
+
+/// A small root whose agent is content.
+fn watched() -> (World, PathBuf, Agent) {
+    let world = World::start();
+    let root = roots::small(&world.path("root"));
+    settle(&root);
+    world.image(&root, "base", "1.0", &[]);
+    let agent = world.agent("web-1", &root);
+    world.wait_for_status("web-1", "pristine");
+    (world, root, agent)
 }
 
 /// Files that changed within the last moments are read again whatever an index says.

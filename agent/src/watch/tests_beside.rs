@@ -241,29 +241,51 @@ impl Drop for Image {
     }
 }
 
-#[test]
-fn a_raw_write_to_the_device_below_is_told_with_its_writer() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return;
+/// A root on a loop device, watched. What comes first ends first.
+pub(super) struct OnDevice {
+    pub(super) watch: Watch,
+    _mounted: Mounted,
+    pub(super) image: Image,
+    _work: TempDir,
+}
+
+impl OnDevice {
+    pub(super) fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let work = TempDir::new().unwrap();
+        let image = Image::new(&work.path().join("image"), &["mkfs.ext4", "-qF"])?;
+        let root = work.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mounted = Mounted::new(&[image.device.to_str().unwrap()], &root)?;
+        Some(Self {
+            watch: watch(&root),
+            _mounted: mounted,
+            image,
+            _work: work,
+        })
     }
-    let work = TempDir::new().unwrap();
-    let Some(image) = Image::new(&work.path().join("image"), &["mkfs.ext4", "-qF"]) else {
-        return;
-    };
-    let root = work.path().join("root");
-    fs::create_dir(&root).unwrap();
-    let Some(_mounted) = Mounted::new(&[image.device.to_str().unwrap()], &root) else {
-        return;
-    };
-    let watch = watch(&root);
-    let to = format!("of={}", image.device.display());
+}
+
+/// Another process writes a block through a device node.
+pub(super) fn write_raw(node: &Path) {
+    let to = format!("of={}", node.display());
     let dd = Command::new("dd")
         .args(["if=/dev/zero", &to, "bs=512", "count=1", "conv=notrunc"])
         .stderr(std::process::Stdio::null())
         .status();
     assert!(dd.unwrap().success());
-    let write = report(&watch, |report| match report {
+}
+
+#[test]
+fn a_raw_write_to_the_device_below_is_told_with_its_writer() {
+    let Some(OnDevice { watch, image, .. }) = &OnDevice::new() else {
+        return;
+    };
+    write_raw(&image.device);
+    let write = report(watch, |report| match report {
         Report::RawWrite(write) => Some(write),
         _ => None,
     });

@@ -5,12 +5,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode};
-use tempfile::TempDir;
 
-use super::tests_beside::{Image, Mounted, report, watch};
+use super::tests_beside::{OnDevice, report, write_raw};
 use super::*;
 
 /// One more node of a device, where nodes are looked for; it ends with the test.
@@ -38,26 +36,15 @@ impl Drop for Node {
 
 #[test]
 fn a_node_that_is_made_of_a_device_below_is_told_and_what_is_written_through_it() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    let work = TempDir::new().unwrap();
-    let Some(image) = Image::new(&work.path().join("image"), &["mkfs.ext4", "-qF"]) else {
+    let Some(OnDevice { watch, image, .. }) = &OnDevice::new() else {
         return;
     };
-    let root = work.path().join("root");
-    fs::create_dir(&root).unwrap();
-    let Some(_mounted) = Mounted::new(&[image.device.to_str().unwrap()], &root) else {
-        return;
-    };
-    let watch = watch(&root);
     let Some(node) = Node::new(&image.device) else {
         return;
     };
     let shown = node.0.to_string_lossy();
     let told = |by_us: bool| {
-        report(&watch, |report| match report {
+        report(watch, |report| match report {
             Report::RawWrite(write) => {
                 let here = write.node.as_bytes() == shown.trim_start_matches('/').as_bytes();
                 (here && (write.actor.pid == std::process::id()) == by_us).then_some(write.actor)
@@ -67,11 +54,6 @@ fn a_node_that_is_made_of_a_device_below_is_told_and_what_is_written_through_it(
     };
     // It may have been written before anybody could look.
     told(true);
-    let to = format!("of={shown}");
-    let dd = Command::new("dd")
-        .args(["if=/dev/zero", &to, "bs=512", "count=1", "conv=notrunc"])
-        .stderr(std::process::Stdio::null())
-        .status();
-    assert!(dd.unwrap().success());
+    write_raw(&node.0);
     assert!(told(false).pid > 0);
 }
